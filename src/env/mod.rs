@@ -1,0 +1,153 @@
+//! The only door to the outside: network, clock, disk, randomness and tasks.
+//!
+//! A node is generic over one parameter, [`Env`]. Everything that a process could learn from or do to
+//! the world goes through it, so the same node runs on real tokio in production ([`TokioEnv`]) and on
+//! a deterministic simulator in tests (`yakt_sim::SimEnv`), where a seed decides every outcome.
+//!
+//! openraft already abstracts tasks, timers, channels and randomness as
+//! [`AsyncRuntime`]; an `Env` names the runtime it belongs to and adds what that lacks:
+//!
+//! | what | how |
+//! |---|---|
+//! | tasks, timers, channels, randomness | [`Env::Runtime`] |
+//! | network | [`Env::listen`], [`Env::connect`] give byte streams |
+//! | wall clock | [`Env::wall_clock`] |
+//! | disk | [`Env::open_disk`] gives the file under the storage engine |
+//! | slow synchronous work | [`Env::blocking`] |
+//!
+//! Nothing else in this crate calls tokio's runtime, `std::time`, `std::fs` or a random number
+//! generator; `clippy.toml` makes the compiler say so. (`yakt up` and `yakt status` are programs
+//! *about* nodes, not nodes, and use tokio directly.)
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+mod tokio_env;
+
+pub use tokio_env::TokioEnv;
+
+/// A connected, ordered, reliable byte stream: a TCP connection or its simulation.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static> Stream for T {}
+
+/// A bound address that yields connections.
+pub trait Listener: Send + Sync + 'static {
+    /// What [`accept`](Self::accept) yields.
+    type Stream: Stream;
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    ///
+    /// An error concerns one connection (the peer gave up, too many open files), not the listener:
+    /// the caller goes on accepting.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// The bound address, with the port that was really taken when port 0 was asked for.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, when the socket is gone.
+    fn local_addr(&self) -> io::Result<String>;
+}
+
+/// The world as one node sees it. See the [module documentation](self).
+///
+/// Contract, checked against every implementation by `tests/env_contract.rs`:
+///
+/// - bytes arrive in order and unaltered, or the stream ends with an error or end of file;
+/// - nobody listening means that `connect` fails or hangs, never that it succeeds;
+/// - what was written before a successful `sync_data` is read back after a crash;
+/// - a timer never fires early; the monotonic clock never goes back (the wall clock may);
+/// - `blocking` runs its closure exactly once, even when the caller stops waiting.
+pub trait Env: Clone + Debug + Send + Sync + 'static {
+    /// Tasks, timers, channels and randomness.
+    type Runtime: AsyncRuntime;
+    /// What [`listen`](Self::listen) gives.
+    type Listener: Listener<Stream = Self::Stream>;
+    /// What [`connect`](Self::connect) gives.
+    type Stream: Stream;
+    /// The storage engine's file.
+    type Disk: redb::StorageBackend;
+
+    /// Binds `addr`, a `HOST:PORT`.
+    fn listen(&self, addr: &str) -> impl Future<Output = io::Result<Self::Listener>> + Send;
+
+    /// Opens a connection to `addr`, a `HOST:PORT`. May hang as long as the network likes: callers
+    /// bring their own deadline.
+    fn connect(&self, addr: &str) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Time since the Unix epoch by this machine's clock, which may be wrong and may jump.
+    fn wall_clock(&self) -> Duration;
+
+    /// Opens, or creates, the file `name` in directory `dir` for exclusive use.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] when another process holds it; else the file system's.
+    fn open_disk(&self, dir: &Path, name: &str) -> io::Result<Self::Disk>;
+
+    /// Runs `work`, which may block on the disk, where it does not hold up other tasks.
+    ///
+    /// # Errors
+    ///
+    /// When `work` panicked or the process is shutting down, so that its outcome is unknown.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = io::Result<T>> + Send;
+}
+
+/// Shorthands for the runtime of an [`Env`], so that callers read like plain async code.
+pub mod rt {
+    use std::future::Future;
+    use std::time::Duration;
+
+    use openraft::AsyncRuntime;
+    use rand::Rng;
+
+    use super::Env;
+
+    /// A reading of the environment's monotonic clock.
+    pub type Instant<E> = <<E as Env>::Runtime as AsyncRuntime>::Instant;
+    /// The handle of a task spawned with [`spawn`].
+    pub type JoinHandle<E, T> = <<E as Env>::Runtime as AsyncRuntime>::JoinHandle<T>;
+
+    /// Starts a task; it goes on when the handle is dropped.
+    pub fn spawn<E: Env, F>(future: F) -> JoinHandle<E, F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        E::Runtime::spawn(future)
+    }
+
+    /// Waits for at least `duration`.
+    pub async fn sleep<E: Env>(duration: Duration) {
+        E::Runtime::sleep(duration).await;
+    }
+
+    /// The environment's monotonic clock.
+    #[must_use]
+    pub fn now<E: Env>() -> Instant<E> {
+        <Instant<E> as openraft::Instant>::now()
+    }
+
+    /// `future`'s output, or `None` when it took longer than `limit`.
+    pub async fn timeout<E: Env, F: Future + Send>(limit: Duration, future: F) -> Option<F::Output> {
+        E::Runtime::timeout(limit, future).await.ok()
+    }
+
+    /// 64 random bits.
+    #[must_use]
+    pub fn random<E: Env>() -> u64 {
+        E::Runtime::thread_rng().next_u64()
+    }
+}

@@ -1,0 +1,2 @@
+//! YAKt
+pub mod env;
