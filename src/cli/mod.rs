@@ -1,0 +1,75 @@
+//! The command line.
+//!
+//! | command | does |
+//! |---|---|
+//! | `yakt node` | runs one node |
+//! | `yakt up` | runs a whole cluster on this machine |
+//! | `yakt status` | shows what a node knows about its cluster |
+//!
+//! `up` and `status` are programs about nodes, on real tokio; only `node` runs one.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod client;
+mod node;
+mod status;
+mod up;
+
+/// The metadata quorum of a Kafka-like cluster.
+#[derive(Parser)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one node of a cluster
+    Node(node::Args),
+    /// Run a whole cluster on this machine, one process a node
+    Up(up::Args),
+    /// Show what a node knows about its cluster
+    Status(status::Args),
+}
+
+/// What went wrong, for a person.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let result = match cli.command {
+        Command::Node(args) => runtime.block_on(node::run(args)),
+        Command::Up(args) => runtime.block_on(up::run(args)),
+        Command::Status(args) => runtime.block_on(status::run(args)),
+    };
+    // A disk write under way on a blocking thread is finished or not; either way the file survives it.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &Failure) -> ExitCode {
+    eprintln!("yakt: {error}");
+    ExitCode::FAILURE
+}
+
+/// Ends when the process is asked to stop, by Ctrl-C or SIGTERM.
+async fn asked_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Bytes that outlive a process: log entries, RPC frames and snapshots.
+//!
+//! Everything this crate stores or sends between nodes is one format version byte followed by the
+//! postcard encoding of a value. postcard is not self-describing, so the byte is the only warning a
+//! node gets when a newer release wrote what it reads.
+//!
+//! Promised: encoding is canonical (equal values give equal bytes, so a hash of the bytes is a hash of
+//! the value), and decoding arbitrary bytes gives an error, never a panic or an unbounded allocation.
+//! Left out: integrity. A flipped bit may decode to another valid value; the storage engine and TCP
+//! carry the checksums.
+
+use std::fmt::Display;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The format this release writes, and the newest it reads.
+///
+/// Raise it with every change to a type that is stored or sent, and teach [`decode_versioned`] the
+/// older ones.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// Why bytes could not be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A newer release wrote this. Nothing is damaged: this node has to be upgraded.
+    #[error("format version {found} is newer than {FORMAT_VERSION}, the newest this release reads")]
+    NewerVersion {
+        /// The version byte that was read.
+        found: u8,
+    },
+    /// The bytes are no value of the expected type.
+    #[error("corrupt data: {reason}")]
+    Corrupt {
+        /// What is wrong with them.
+        reason: String,
+    },
+}
+
+impl DecodeError {
+    #[allow(clippy::needless_pass_by_value)] // so that it fits `map_err`
+    pub(crate) fn corrupt(reason: impl Display) -> Self {
+        Self::Corrupt { reason: format!("{reason}") }
+    }
+}
+
+/// Encodes `value` behind a [`FORMAT_VERSION`] byte.
+///
+/// # Panics
+///
+/// When `T`'s own `Serialize` fails or hides the length of a sequence: a bug in `T`, no data can cause
+/// it.
+pub fn encode_versioned<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    match postcard::to_stdvec(&(FORMAT_VERSION, value)) {
+        Ok(bytes) => bytes,
+        Err(error) => panic!("a type of ours does not serialise: {error}"),
+    }
+}
+
+/// Decodes what [`encode_versioned`] wrote, all of it: bytes left over are an error.
+///
+/// # Errors
+///
+/// [`DecodeError::NewerVersion`] or [`DecodeError::Corrupt`].
+pub fn decode_versioned<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (&version, body) =
+        bytes.split_first().ok_or_else(|| DecodeError::corrupt("there are no bytes"))?;
+    match version {
+        0 => return Err(DecodeError::corrupt("format version 0 was never written")),
+        FORMAT_VERSION => {}
+        found => return Err(DecodeError::NewerVersion { found }),
+    }
+    let (value, rest) = postcard::take_from_bytes(body).map_err(DecodeError::corrupt)?;
+    if !rest.is_empty() {
+        return Err(DecodeError::corrupt(format!("{} bytes follow the value", rest.len())));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        let value = (7_u64, String::from("seven"));
+        assert_eq!(decode_versioned::<(u64, String)>(&encode_versioned(&value)), Ok(value));
+    }
+
+    #[test]
+    fn a_newer_version_is_told_apart_from_corruption() {
+        let mut bytes = encode_versioned(&1_u8);
+        bytes[0] = FORMAT_VERSION + 1;
+        assert_eq!(
+            decode_versioned::<u8>(&bytes),
+            Err(DecodeError::NewerVersion { found: FORMAT_VERSION + 1 })
+        );
+    }
+
+    #[test]
+    fn trailing_truncated_and_missing_bytes_are_corrupt() {
+        let bytes = encode_versioned(&String::from("abc"));
+        let mut longer = bytes.clone();
+        longer.push(0);
+        for damaged in [&longer[..], &bytes[..bytes.len() - 1], &[]] {
+            assert!(matches!(
+                decode_versioned::<String>(damaged),
+                Err(DecodeError::Corrupt { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn an_absurd_length_is_an_error_not_an_allocation() {
+        let bytes = [FORMAT_VERSION, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        assert!(decode_versioned::<Vec<u64>>(&bytes).is_err());
+    }
+}

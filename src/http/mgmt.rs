@@ -1,0 +1,134 @@
+//! What brokers and clients poll: all of the metadata, or what changed since they last looked.
+//!
+//! A poller sends the `offset` of the last answer it got. Its age in cluster time decides: up to ten
+//! minutes gives the current image, more gives the complete metadata, and `?mode=diff` gives what changed
+//! since, as long as that is known. The answer's own `offset` is the cluster time it was decided at, so
+//! `offset − previous_offset` *is* the age, and every change after the answer has a later stamp.
+
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::extract::{Freshness, OffsetPath, bad_query};
+use super::problem::Problem;
+use crate::env::Env;
+use crate::metadata::{
+    Audience, Changes, Fields, Image, SnapshotKind, Stamped, State as Metadata, Timestamp, snapshot_kind,
+};
+use crate::node::{Consistency, Node, REQUEST_DEADLINE};
+
+#[derive(Deserialize)]
+struct ModeQuery {
+    mode: Option<String>,
+}
+
+pub(super) async fn brokers<E: Env>(
+    State(node): State<Node<E>>,
+    OffsetPath(previous): OffsetPath,
+    Freshness(consistency): Freshness,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    poll(&node, previous, consistency, &uri, Audience::Broker).await
+}
+
+pub(super) async fn clients<E: Env>(
+    State(node): State<Node<E>>,
+    OffsetPath(previous): OffsetPath,
+    Freshness(consistency): Freshness,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    poll(&node, previous, consistency, &uri, Audience::Client).await
+}
+
+async fn poll<E: Env>(
+    node: &Node<E>,
+    previous: Timestamp,
+    consistency: Consistency,
+    uri: &Uri,
+    audience: Audience,
+) -> Result<Response, Problem> {
+    let diff = match Query::<ModeQuery>::try_from_uri(uri).map_err(|error| bad_query(&error))?.0.mode.as_deref() {
+        None | Some("snapshot") => false,
+        Some("diff") => true,
+        Some(other) => {
+            let detail = format!("mode is snapshot or diff, not {other:?}");
+            return Err(Problem::bad_request("invalid_query", detail));
+        }
+    };
+    let image = node.read_with_time(consistency, REQUEST_DEADLINE).await?;
+    let state = &image.state;
+    let offset = state.last_stamp();
+    if diff {
+        return match state.changes_since(previous, audience) {
+            Some(changes) => respond(&Diff::new(offset, &changes)),
+            None => respond(&Snapshot::of(state, SnapshotKind::Complete, audience)),
+        };
+    }
+    respond(&Snapshot::of(state, snapshot_kind(offset, previous), audience))
+}
+
+#[derive(Serialize)]
+struct Snapshot<'a> {
+    snapshot: &'static str,
+    offset: Timestamp,
+    records: Image<'a>,
+}
+
+impl<'a> Snapshot<'a> {
+    fn of(state: &'a Metadata, kind: SnapshotKind, audience: Audience) -> Self {
+        let snapshot = match kind {
+            SnapshotKind::Current => "current",
+            SnapshotKind::Complete => "complete",
+        };
+        Self { snapshot, offset: state.last_stamp(), records: state.image(kind, audience) }
+    }
+}
+
+#[derive(Serialize)]
+struct Diff<'a> {
+    snapshot: &'static str,
+    offset: Timestamp,
+    upserted: std::collections::BTreeMap<&'static str, Vec<&'a crate::metadata::Record>>,
+    deleted: std::collections::BTreeMap<&'static str, &'a [crate::metadata::DeletedBroker]>,
+}
+
+impl<'a> Diff<'a> {
+    fn new(offset: Timestamp, changes: &'a Changes) -> Self {
+        let name = crate::metadata::RegisterBrokerRecord::NAME;
+        let deleted = (!changes.deleted.is_empty()).then_some((name, changes.deleted.as_slice()));
+        Self {
+            snapshot: "diff",
+            offset,
+            upserted: changes.upserted_by_name(),
+            deleted: deleted.into_iter().collect(),
+        }
+    }
+}
+
+/// Records of one kind, as `{"offset":…,"records":{NAME:[RECORD…]}}`.
+#[derive(Serialize)]
+pub(super) struct List<'a, R: Fields> {
+    offset: Timestamp,
+    records: std::collections::BTreeMap<&'static str, Vec<&'a Stamped<R>>>,
+}
+
+impl<'a, R: Fields> List<'a, R> {
+    pub(super) fn of(
+        offset: Timestamp,
+        records: impl Iterator<Item = &'a std::sync::Arc<Stamped<R>>>,
+    ) -> Self {
+        let records = records.map(AsRef::as_ref).collect();
+        Self { offset, records: [(R::NAME, records)].into() }
+    }
+
+    pub(super) fn respond(&self) -> Result<Response, Problem> {
+        respond(self)
+    }
+}
+
+fn respond(answer: &impl Serialize) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(answer).map_err(|_| Problem::internal())?;
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, json)], body).into_response())
+}

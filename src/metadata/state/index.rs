@@ -1,0 +1,98 @@
+//! What can be found without a search. Derived: rebuilt from a snapshot, never part of one.
+
+use imbl::{OrdMap, OrdSet};
+use uuid::Uuid;
+
+use super::{PartitionKey, State};
+use crate::metadata::{
+    BrokerId, PartitionId, PartitionRecord, ProducerId, Stamped, Timestamp, TopicName,
+};
+
+/// Something that is created, perhaps changes, and perhaps leaves the live image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Object {
+    /// An incarnation of a broker. A closed one is its own tombstone: its record stays, with the stamp
+    /// of its closing.
+    Broker(Uuid),
+    Topic(Uuid),
+    Partition(PartitionKey),
+    Producer(ProducerId),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Index {
+    /// The id of each latest incarnation.
+    pub(super) broker_ids: OrdMap<Uuid, BrokerId>,
+    pub(super) topic_uuids: OrdMap<TopicName, Uuid>,
+    /// The partitions whose ISR a broker is in.
+    pub(super) in_sync: OrdSet<(BrokerId, PartitionKey)>,
+    /// Every object under its last change. One entry an object, moved when it changes: diffs need
+    /// nothing more, and it cannot outgrow the objects, so nothing has to be pruned.
+    pub(super) changes: OrdSet<(Timestamp, Object)>,
+}
+
+impl Index {
+    /// The index that belongs to what `state` holds.
+    pub(super) fn rebuild(state: &State) -> Self {
+        let mut index = Self::default();
+        for broker in state.brokers.values() {
+            index.broker_ids.insert(broker.fields.uuid, broker.fields.broker_id);
+        }
+        for broker in state.brokers.values().chain(state.former_brokers.values()) {
+            index.changed(Object::Broker(broker.fields.uuid), None, broker.timestamp);
+        }
+        for topic in state.topics.values() {
+            index.topic_uuids.insert(topic.fields.name.clone(), topic.fields.uuid);
+            index.changed(Object::Topic(topic.fields.uuid), None, topic.timestamp);
+        }
+        for (key, partition) in &state.partitions {
+            index.partition_changed(*key, None, partition);
+        }
+        for (id, producer) in &state.producers {
+            index.changed(Object::Producer(*id), None, producer.timestamp);
+        }
+        index
+    }
+
+    /// Notes that an object changed at `stamp`, and before that at `previous`.
+    pub(super) fn changed(
+        &mut self,
+        object: Object,
+        previous: Option<Timestamp>,
+        stamp: Timestamp,
+    ) {
+        if let Some(previous) = previous {
+            assert!(stamp > previous, "{object:?} changed at {stamp}, before {previous}");
+            let known = self.changes.remove(&(previous, object));
+            assert!(known.is_some(), "the change of {object:?} at {previous} was not noted");
+        }
+        self.changes.insert((stamp, object));
+    }
+
+    /// Notes that a partition became `next`.
+    pub(super) fn partition_changed(
+        &mut self,
+        key: PartitionKey,
+        previous: Option<&Stamped<PartitionRecord>>,
+        next: &Stamped<PartitionRecord>,
+    ) {
+        for broker in previous.iter().flat_map(|previous| &previous.fields.isr) {
+            self.in_sync.remove(&(*broker, key));
+        }
+        for broker in &next.fields.isr {
+            self.in_sync.insert((*broker, key));
+        }
+        let previous = previous.map(|previous| previous.timestamp);
+        self.changed(Object::Partition(key), previous, next.timestamp);
+    }
+}
+
+/// The partitions that `set` holds under `broker`.
+pub(super) fn partitions_of(
+    set: &OrdSet<(BrokerId, PartitionKey)>,
+    broker: BrokerId,
+) -> Vec<PartitionKey> {
+    let first = (broker, (Uuid::nil(), PartitionId::MIN));
+    let last = (broker, (Uuid::max(), PartitionId::MAX));
+    set.range(first..=last).map(|(_, key)| *key).collect()
+}

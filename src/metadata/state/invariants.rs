@@ -1,0 +1,196 @@
+//! Everything that must hold between two commands, checked from scratch.
+//!
+//! For tests, the simulator and snapshots that come from outside; too slow for every command. Two
+//! invariants of [`State`] relate states to each other (epochs grow, stamps increase) and are asserted
+//! while a command is applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::State;
+use super::index::Index;
+use crate::metadata::limits::{ID_MAX, IDEMPOTENCY_ENTRIES_MAX, REPLICAS_MAX, STAMP_MAX_MICROS};
+use crate::metadata::{
+    BrokerId, BrokerStatus, PartitionRecord, Record, RegisterBrokerRecord, Timestamp,
+};
+
+type Check = Result<(), String>;
+
+/// Fails with the message unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+
+impl State {
+    /// Checks every invariant that can be seen in one state.
+    ///
+    /// # Errors
+    ///
+    /// A description of the first one that is broken.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        ensure!(
+            self.last_stamp.micros() <= STAMP_MAX_MICROS,
+            "cluster time {} is beyond the limit",
+            self.last_stamp
+        );
+        self.check_brokers()?;
+        self.check_registration_changes()?;
+        self.check_topics()?;
+        self.check_partitions()?;
+        self.check_awaited()?;
+        self.check_producers()?;
+        self.check_outcomes()?;
+        ensure!(Index::rebuild(self) == self.index, "the index does not belong to the state");
+        Ok(())
+    }
+
+    fn check_stamp(&self, what: &str, stamp: Timestamp) -> Check {
+        ensure!(stamp <= self.last_stamp, "{what} is of {stamp}, which is yet to come");
+        ensure!(stamp > Timestamp::ZERO, "{what} is older than the first command");
+        Ok(())
+    }
+
+    fn check_brokers(&self) -> Check {
+        let mut uuids = BTreeSet::new();
+        for broker in self.all_brokers() {
+            let RegisterBrokerRecord { uuid, broker_id, broker_status, .. } = &broker.fields;
+            self.check_stamp("a broker", broker.timestamp)?;
+            ensure!(uuids.insert(*uuid), "two brokers are {uuid}");
+            ensure!(*broker_status != BrokerStatus::Init, "broker {broker_id} is INIT");
+        }
+        let mut epochs = BTreeSet::new();
+        for former in self.former_brokers.values() {
+            let RegisterBrokerRecord { uuid, broker_id, broker_status, epoch, .. } = former.fields;
+            ensure!(broker_status == BrokerStatus::Closed, "{uuid} was replaced while live");
+            ensure!(epochs.insert((broker_id, epoch)), "two brokers {broker_id} were at {epoch}");
+            let Some(latest) = self.brokers.get(&broker_id) else {
+                return Err(format!("{uuid} was replaced by nothing"));
+            };
+            ensure!(epoch < latest.fields.epoch, "the epoch of broker {broker_id} fell");
+            ensure!(former.timestamp < latest.timestamp, "{uuid} closed after its successor came");
+        }
+        Ok(())
+    }
+
+    fn check_registration_changes(&self) -> Check {
+        let mut last = Timestamp::ZERO;
+        let mut latest = BTreeMap::<Uuid, _>::new();
+        for change in &self.registration_changes {
+            self.check_stamp("a registration change", change.timestamp)?;
+            ensure!(change.timestamp > last, "registration changes are out of order");
+            last = change.timestamp;
+            let previous = latest.insert(change.fields.broker, change);
+            ensure!(
+                previous.is_none_or(|previous| previous.fields.epoch < change.fields.epoch),
+                "the epoch of {} fell",
+                change.fields.broker
+            );
+        }
+        for (uuid, change) in latest {
+            let Some(broker) = self.broker(&uuid.into()) else {
+                return Err(format!("a registration change is of an unknown broker {uuid}"));
+            };
+            let same = broker.timestamp == change.timestamp
+                && broker.fields.epoch == change.fields.epoch
+                && broker.fields.broker_status == change.fields.broker_status;
+            ensure!(same, "broker {uuid} is not what its last change made of it");
+        }
+        Ok(())
+    }
+
+    fn check_topics(&self) -> Check {
+        let mut names = BTreeSet::new();
+        for topic in self.topics.values() {
+            self.check_stamp("a topic", topic.timestamp)?;
+            ensure!(names.insert(&topic.fields.name), "two topics are {}", topic.fields.name);
+        }
+        Ok(())
+    }
+
+    fn check_partitions(&self) -> Check {
+        for (key, partition) in &self.partitions {
+            self.check_stamp("a partition", partition.timestamp)?;
+            self.check_partition(&partition.fields)
+                .map_err(|e| format!("partition {key:?}: {e}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_partition(&self, partition: &PartitionRecord) -> Check {
+        let PartitionRecord { topic, replicas, isr, removing, adding, leader, .. } = partition;
+        ensure!(self.topics.contains_key(topic), "it has no topic");
+        ensure!(replicas.len() <= REPLICAS_MAX, "it has {} replicas", replicas.len());
+        let all = distinct(replicas)?;
+        for some in [isr, removing, adding] {
+            ensure!(distinct(some)?.is_subset(&all), "{some:?} is not among its replicas");
+        }
+        for id in replicas {
+            ensure!(self.brokers.contains_key(id), "its replica {id} is unknown");
+        }
+        for id in isr {
+            ensure!(self.may_lead(*id), "broker {id} is in sync, but fenced or closed");
+        }
+        if let Some(leader) = leader {
+            let id = self.index.broker_ids.get(leader);
+            ensure!(id.is_some_and(|id| isr.contains(id)), "its leader {leader} is not in sync");
+        }
+        Ok(())
+    }
+
+    fn check_awaited(&self) -> Check {
+        let mut keys = BTreeSet::new();
+        for (id, key) in &self.awaited {
+            ensure!(keys.insert(key), "partition {key:?} awaits two brokers");
+            ensure!(!self.may_lead(*id), "partition {key:?} awaits broker {id}, which is there");
+            let Some(partition) = self.partitions.get(key) else {
+                return Err(format!("broker {id} is awaited by no partition, {key:?}"));
+            };
+            ensure!(partition.fields.isr.is_empty(), "partition {key:?} awaits, yet has an ISR");
+            ensure!(partition.fields.replicas.contains(id), "{key:?} awaits a stranger, {id}");
+        }
+        Ok(())
+    }
+
+    fn check_producers(&self) -> Check {
+        ensure!(self.producer_id_next <= ID_MAX + 1, "the producer id counter ran away");
+        let passed = self.producers.keys().filter(|id| id.get() < self.producer_id_next).count();
+        ensure!(
+            u32::try_from(passed) == Ok(self.producer_id_next),
+            "a producer id below {} is free",
+            self.producer_id_next
+        );
+        for (id, producer) in &self.producers {
+            self.check_stamp("a producer", producer.timestamp)?;
+            let Some(broker) = self.broker(&producer.fields.broker.into()) else {
+                return Err(format!("producer {id} has no broker"));
+            };
+            let epoch = producer.fields.broker_epoch;
+            ensure!(epoch <= broker.fields.epoch, "producer {id} is ahead of its broker's epoch");
+        }
+        Ok(())
+    }
+
+    fn check_outcomes(&self) -> Check {
+        let (stamped, keyed) = self.outcomes.lens();
+        ensure!(stamped == keyed, "{stamped} outcomes have {keyed} keys");
+        ensure!(stamped <= IDEMPOTENCY_ENTRIES_MAX, "{stamped} outcomes are remembered");
+        for entry in self.outcomes.iter() {
+            self.check_stamp("an outcome", entry.stamp)?;
+            if let Ok(Some(record)) = &entry.outcome {
+                ensure!(Record::timestamp(record) == entry.stamp, "an outcome is another's");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn distinct(ids: &[BrokerId]) -> Result<BTreeSet<BrokerId>, String> {
+    let set: BTreeSet<_> = ids.iter().copied().collect();
+    ensure!(set.len() == ids.len(), "{ids:?} repeats a broker");
+    Ok(set)
+}

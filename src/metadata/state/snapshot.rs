@@ -1,0 +1,141 @@
+//! The state as bytes.
+//!
+//! The encoding is canonical: equal states give equal bytes on every node, whatever way they came to be
+//! equal. What is derived is left out. [`State::decode`] takes nothing on trust: the bytes must be the
+//! very ones that their state encodes to, and the state must keep its invariants.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet, Vector};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::index::Index;
+use super::outcomes::{Outcomes, Remembered};
+use super::{
+    BrokerEntry, PartitionEntry, PartitionKey, ProducerEntry, RegistrationChangeEntry, State,
+    TopicEntry,
+};
+use crate::codec::{DecodeError, decode_versioned, encode_versioned};
+use crate::metadata::{BrokerId, Timestamp};
+
+/// What is written. Keys are not: every entry knows its own.
+#[derive(Serialize)]
+struct Written<'a> {
+    last_stamp: Timestamp,
+    brokers: Vec<&'a BrokerEntry>,
+    former_brokers: Vec<&'a BrokerEntry>,
+    registration_changes: Vec<&'a RegistrationChangeEntry>,
+    topics: Vec<&'a TopicEntry>,
+    partitions: Vec<&'a PartitionEntry>,
+    awaited: Vec<&'a (BrokerId, PartitionKey)>,
+    producers: Vec<&'a ProducerEntry>,
+    producer_id_next: u32,
+    outcomes: Vec<&'a Remembered>,
+}
+
+/// What is read: the same fields in the same order.
+#[derive(Deserialize)]
+struct Read {
+    last_stamp: Timestamp,
+    brokers: Vec<BrokerEntry>,
+    former_brokers: Vec<BrokerEntry>,
+    registration_changes: Vec<RegistrationChangeEntry>,
+    topics: Vec<TopicEntry>,
+    partitions: Vec<PartitionEntry>,
+    awaited: Vec<(BrokerId, PartitionKey)>,
+    producers: Vec<ProducerEntry>,
+    producer_id_next: u32,
+    outcomes: Vec<Remembered>,
+}
+
+impl State {
+    /// The whole state: history, counters and remembered outcomes included.
+    pub fn encode(&self) -> Vec<u8> {
+        encode_versioned(&Written {
+            last_stamp: self.last_stamp,
+            brokers: self.brokers.values().collect(),
+            former_brokers: self.former_brokers.values().collect(),
+            registration_changes: self.registration_changes.iter().collect(),
+            topics: self.topics.values().collect(),
+            partitions: self.partitions.values().collect(),
+            awaited: self.awaited.iter().collect(),
+            producers: self.producers.values().collect(),
+            producer_id_next: self.producer_id_next,
+            outcomes: self.outcomes.iter().collect(),
+        })
+    }
+
+    /// The state that [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::NewerVersion`] when a newer release wrote it, [`DecodeError::Corrupt`] when the
+    /// bytes are no state, not the canonical ones, or break an invariant.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let state = Self::from(decode_versioned::<Read>(bytes)?);
+        state.check_invariants().map_err(DecodeError::corrupt)?;
+        // Entries out of order or twice, and padded integers, decode to a state all the same. Two nodes
+        // must not take different bytes for the same snapshot, and this one check sees all of it.
+        if state.encode() != bytes {
+            return Err(DecodeError::corrupt("the state is not in its canonical form"));
+        }
+        Ok(state)
+    }
+
+    /// A hash of the whole state. Equal on two nodes that applied the same commands, also when one of
+    /// them started from the other's snapshot. Costs as much as a snapshot.
+    pub fn digest(&self) -> u64 {
+        xxh3_64(&self.encode())
+    }
+}
+
+impl From<Read> for State {
+    fn from(read: Read) -> Self {
+        let mut state = Self {
+            last_stamp: read.last_stamp,
+            brokers: keyed(read.brokers, |broker| broker.fields.broker_id),
+            former_brokers: keyed(read.former_brokers, |broker| broker.fields.uuid),
+            registration_changes: Vector::from(read.registration_changes),
+            topics: keyed(read.topics, |topic| topic.fields.uuid),
+            partitions: keyed(read.partitions, |p| (p.fields.topic, p.fields.partition_id)),
+            awaited: OrdSet::from(read.awaited),
+            producers: keyed(read.producers, |producer| producer.fields.producer_id),
+            producer_id_next: read.producer_id_next,
+            outcomes: Outcomes::from_entries(read.outcomes),
+            index: Index::default(),
+        };
+        state.index = Index::rebuild(&state);
+        state
+    }
+}
+
+fn keyed<K: Ord + Clone, T>(entries: Vec<Arc<T>>, key: impl Fn(&T) -> K) -> OrdMap<K, Arc<T>> {
+    entries.into_iter().map(|entry| (key(&entry), entry)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_state_survives() {
+        let state = State::new();
+        assert_eq!(State::decode(&state.encode()).unwrap(), state);
+    }
+
+    #[test]
+    fn padded_integers_are_refused() {
+        let mut bytes = State::new().encode();
+        assert_eq!(bytes[1], 0);
+        bytes.splice(1..2, [0x80, 0x00]);
+        assert!(matches!(State::decode(&bytes), Err(DecodeError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn a_newer_version_is_no_corruption() {
+        let mut bytes = State::new().encode();
+        bytes[0] = 200;
+        assert_eq!(State::decode(&bytes), Err(DecodeError::NewerVersion { found: 200 }));
+    }
+}

@@ -1,0 +1,213 @@
+//! What pollers see: the live image, the complete metadata, and what changed since an offset.
+//!
+//! Views borrow from the state. To serve one while commands go on, clone the [`State`] first: that is
+//! cheap and freezes it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::State;
+use super::index::Object;
+use crate::metadata::limits::HISTORY_WINDOW;
+use crate::metadata::{
+    BrokerId, BrokerStatus, Fields, PartitionRecord, ProducerIdsRecord, Record,
+    RegisterBrokerRecord, RegistrationChangeBrokerRecord, SnapshotKind, Stamped, Timestamp,
+    TopicRecord, Uuid,
+};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// A broker: sees everything.
+    Broker,
+    /// A client: sees strictly topics, partitions and brokers.
+    Client,
+}
+
+impl Audience {
+    /// Whether this audience sees such a record.
+    pub const fn sees(self, record: &Record) -> bool {
+        match self {
+            Self::Broker => true,
+            Self::Client => matches!(
+                record,
+                Record::RegisterBroker(_) | Record::Topic(_) | Record::Partition(_)
+            ),
+        }
+    }
+}
+
+/// A snapshot for an audience. Serialises as `{NAME:[RECORD…]}`, with a list, perhaps an empty one, for
+/// every kind of record it may contain.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    state: &'a State,
+    kind: SnapshotKind,
+    audience: Audience,
+}
+
+/// What changed in the live image after an offset. Apply the deletions first: an id whose broker was
+/// closed may be among the upserted again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What is new or different, as it is now, in the order of its last change.
+    pub upserted: Vec<Record>,
+    /// Brokers that were closed. Some may have come and gone since the offset.
+    pub deleted: Vec<DeletedBroker>,
+}
+
+/// A broker that left the live image. Nothing else can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletedBroker {
+    /// Its id, which may be in use again.
+    pub broker_id: BrokerId,
+    /// The incarnation that is gone.
+    #[serde(rename = "internalUUID")]
+    pub uuid: Uuid,
+}
+
+impl State {
+    /// Brokers that are not closed, by id.
+    pub fn brokers(&self) -> impl Iterator<Item = &Arc<Stamped<RegisterBrokerRecord>>> {
+        self.brokers.values().filter(|broker| broker.fields.broker_status != BrokerStatus::Closed)
+    }
+
+    /// Brokers whose status is ALIVE, by id.
+    pub fn active_brokers(&self) -> impl Iterator<Item = &Arc<Stamped<RegisterBrokerRecord>>> {
+        self.brokers.values().filter(|broker| broker.fields.broker_status == BrokerStatus::Alive)
+    }
+
+    /// Every incarnation of every broker: the latest by id, then those that were replaced.
+    pub fn all_brokers(&self) -> impl Iterator<Item = &Arc<Stamped<RegisterBrokerRecord>>> {
+        self.brokers.values().chain(self.former_brokers.values())
+    }
+
+    /// Every topic, by UUID.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Stamped<TopicRecord>>> {
+        self.topics.values()
+    }
+
+    /// Every partition, by topic and number.
+    pub fn partitions(&self) -> impl Iterator<Item = &Arc<Stamped<PartitionRecord>>> {
+        self.partitions.values()
+    }
+
+    /// Every producer, by id.
+    pub fn producers(&self) -> impl Iterator<Item = &Arc<Stamped<ProducerIdsRecord>>> {
+        self.producers.values()
+    }
+
+    /// Every change to a registered broker, in the order in which they happened.
+    pub fn registration_changes(
+        &self,
+    ) -> impl Iterator<Item = &Arc<Stamped<RegistrationChangeBrokerRecord>>> {
+        self.registration_changes.iter()
+    }
+
+    /// A snapshot of one of the two kinds.
+    pub const fn image(&self, kind: SnapshotKind, audience: Audience) -> Image<'_> {
+        Image { state: self, kind, audience }
+    }
+
+    /// What changed after `offset`, strictly, or nothing when that is longer than [`HISTORY_WINDOW`]
+    /// before the last stamp. Costs by what changed.
+    pub fn changes_since(&self, offset: Timestamp, audience: Audience) -> Option<Changes> {
+        if self.last_stamp.saturating_since(offset) > HISTORY_WINDOW {
+            return None;
+        }
+        let mut changes = Changes::default();
+        // The least of what changed in the microsecond after `offset`: brokers sort first.
+        let first = (offset.next(), Object::Broker(Uuid::nil()));
+        for (_, object) in self.index.changes.range((Bound::Included(first), Bound::Unbounded)) {
+            match self.current(object) {
+                Some(Current::Exists(record)) if audience.sees(&record) => {
+                    changes.upserted.push(record);
+                }
+                Some(Current::Deleted(broker)) => changes.deleted.push(broker),
+                Some(Current::Exists(_)) | None => {}
+            }
+        }
+        Some(changes)
+    }
+
+    fn current(&self, object: &Object) -> Option<Current> {
+        let record = match object {
+            Object::Broker(uuid) => {
+                let broker = self.broker(&(*uuid).into())?;
+                if broker.fields.broker_status == BrokerStatus::Closed {
+                    let broker_id = broker.fields.broker_id;
+                    return Some(Current::Deleted(DeletedBroker { broker_id, uuid: *uuid }));
+                }
+                broker.clone().into()
+            }
+            Object::Topic(uuid) => self.topics.get(uuid)?.clone().into(),
+            Object::Partition(key) => self.partitions.get(key)?.clone().into(),
+            Object::Producer(id) => self.producers.get(id)?.clone().into(),
+        };
+        Some(Current::Exists(record))
+    }
+}
+
+enum Current {
+    Exists(Record),
+    Deleted(DeletedBroker),
+}
+
+impl Image<'_> {
+    /// Which snapshot this is.
+    pub const fn kind(&self) -> SnapshotKind {
+        self.kind
+    }
+}
+
+impl Serialize for Image<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { state, kind, audience } = self;
+        let mut map = serializer.serialize_map(None)?;
+        match kind {
+            SnapshotKind::Current => {
+                map.serialize_entry(RegisterBrokerRecord::NAME, &List(|| state.brokers()))?;
+            }
+            SnapshotKind::Complete => {
+                map.serialize_entry(RegisterBrokerRecord::NAME, &List(|| state.all_brokers()))?;
+            }
+        }
+        map.serialize_entry(TopicRecord::NAME, &List(|| state.topics()))?;
+        map.serialize_entry(PartitionRecord::NAME, &List(|| state.partitions()))?;
+        if *audience == Audience::Broker {
+            map.serialize_entry(ProducerIdsRecord::NAME, &List(|| state.producers()))?;
+            if *kind == SnapshotKind::Complete {
+                map.serialize_entry(
+                    RegistrationChangeBrokerRecord::NAME,
+                    &List(|| state.registration_changes()),
+                )?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// Serialises as the list of what the iterators that it makes yield.
+struct List<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for List<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
+
+impl Changes {
+    /// The upserted records under their names, as snapshots show them.
+    pub fn upserted_by_name(&self) -> BTreeMap<&'static str, Vec<&Record>> {
+        let mut lists = BTreeMap::<_, Vec<_>>::new();
+        for record in &self.upserted {
+            lists.entry(record.name()).or_default().push(record);
+        }
+        lists
+    }
+}

@@ -1,0 +1,57 @@
+//! What a node does unasked while it leads.
+
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+
+use super::propose::leader;
+use super::{Node, Running, clock};
+use crate::env::{Env, rt};
+
+/// How far cluster time may fall behind in a cluster in which nothing happens and nobody asks.
+///
+/// A stale read takes its time from the last command that its node applied, so an idle cluster needs one
+/// now and then (KRaft writes a no-op record for the same reason, every 500 ms by default). Linearizable
+/// reads do not depend on it: see [`TIME_RESOLUTION`](super::read::TIME_RESOLUTION).
+pub const IDLE_TICK: Duration = Duration::from_secs(5);
+
+/// How often a leader looks whether a duty is due.
+const ROUND: Duration = Duration::from_millis(500);
+
+impl<E: Env> Node<E> {
+    pub(super) async fn duties(&self, running: &Running<E>) {
+        loop {
+            rt::sleep::<E>(ROUND).await;
+            if leader(running) != Some(self.id()) {
+                continue;
+            }
+            self.leave_joint_membership(running).await;
+            let lag = {
+                let image = running.images.borrow();
+                let now = clock::reading(&self.inner.env, &image);
+                now.micros().saturating_sub(image.state.last_stamp().micros())
+            };
+            if u128::from(lag) >= IDLE_TICK.as_micros() {
+                // Whether it succeeded shows in the next round.
+                let _ = self.tick().await;
+            }
+        }
+    }
+
+    /// Completes a membership change whose leader died between its two steps (Raft §6): until someone does,
+    /// every decision needs a majority of the old and of the new voters.
+    async fn leave_joint_membership(&self, running: &Running<E>) {
+        let target = {
+            let metrics = running.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let configs = metrics.membership_config.membership().get_joint_config();
+            configs.last().filter(|_| configs.len() > 1).cloned()
+        };
+        if let Some(voters) = target
+            && let Ok(_one_at_a_time) = self.inner.membership.try_lock()
+            && let Err(error) = running.raft.change_membership(voters, true).await
+        {
+            tracing::debug!(%error, "the membership stays joint for now");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Becoming a member, and making others members.
+//!
+//! A new node first asks any member which cluster this is, writes that down, and starts with an empty log.
+//! Then it asks to join until it is a voter: the leader adds it as a learner, waits until it has caught up,
+//! and makes it a voter (Raft §6; the dissertation §4.2). Asking again is harmless, so a leader that dies half-way is
+//! no trouble. A member that starts under other addresses makes them known in the same way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
+use uuid::Uuid;
+
+use super::propose::leader;
+use super::{Node, Running};
+use crate::env::{Env, rt};
+use crate::raft::network::client::{Channel, Target};
+use crate::raft::network::message::{Request, Response};
+use crate::raft::{NodeId, Peer};
+
+/// How long a new node may take to catch up before the leader gives up on it; it will ask again.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a joining node waits for the answer.
+const JOIN_LIMIT: Duration = Duration::from_secs(40);
+
+/// How long asking for the cluster may take.
+const IDENTIFY_LIMIT: Duration = Duration::from_secs(1);
+
+/// Pause between two attempts to join.
+const JOIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// A request that will never be granted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(pub(super) String);
+
+impl<E: Env> Node<E> {
+    /// Asks the ensemble which cluster it is, for as long as it takes.
+    pub(super) async fn identify(&self) -> Result<Uuid, Refused> {
+        loop {
+            for addr in &self.inner.options.ensemble {
+                let target = Target { addr: addr.clone(), node: None, cluster: None };
+                let channel = Channel::new(self.inner.env.clone(), target);
+                match channel.call(Request::Identify, IDENTIFY_LIMIT).await {
+                    Ok(Response::Cluster(cluster)) => return Ok(cluster),
+                    Ok(Response::Refused(reason)) => return Err(Refused(reason)),
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(%addr, %error, "waiting for the ensemble"),
+                }
+            }
+            rt::sleep::<E>(JOIN_PAUSE).await;
+        }
+    }
+
+    /// Asks to be a voter under this node's present addresses until it is one.
+    pub(super) async fn join(&self, running: &Running<E>) -> Result<(), Refused> {
+        let peer = self.peer(running);
+        loop {
+            if self.is_member_as(running, &peer) {
+                return Ok(());
+            }
+            for addr in self.member_addrs(running) {
+                let target = Target { addr, node: None, cluster: Some(running.identity.cluster) };
+                let channel = Channel::new(self.inner.env.clone(), target);
+                let request = Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };
+                match channel.call(request, JOIN_LIMIT).await {
+                    Ok(Response::Joined) => return Ok(()),
+                    Ok(Response::Refused(reason)) => return Err(Refused(reason)),
+                    Ok(answer) => tracing::debug!(?answer, "not joined yet"),
+                    Err(error) => tracing::debug!(%error, "not joined yet"),
+                }
+            }
+            rt::sleep::<E>(JOIN_PAUSE).await;
+        }
+    }
+
+    fn is_member_as(&self, running: &Running<E>, peer: &Peer) -> bool {
+        let metrics = running.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.get_node(&self.id()) == Some(peer) && membership.voter_ids().any(|id| id == self.id())
+    }
+
+    /// The leader's address first, if known, then where other members may be.
+    fn member_addrs(&self, running: &Running<E>) -> Vec<String> {
+        let metrics = running.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let members = metrics.membership_config.membership();
+        let mut addrs = Vec::new();
+        addrs.extend(metrics.current_leader.and_then(|id| members.get_node(&id)).map(|peer| peer.raft.clone()));
+        addrs.extend(self.inner.options.ensemble.iter().cloned());
+        addrs.extend(members.nodes().map(|(_, peer)| peer.raft.clone()));
+        addrs.retain(|addr| *addr != self.inner.options.raft_addr);
+        let mut seen = std::collections::BTreeSet::new();
+        addrs.retain(|addr| seen.insert(addr.clone()));
+        addrs
+    }
+
+    /// Answers a request to join: here if this node leads, else by asking who does.
+    pub(super) async fn admit(&self, node: NodeId, peer: Peer, passed_on: bool) -> Response<E> {
+        let Some(running) = self.running() else { return Response::NotLeader(None) };
+        match leader(running) {
+            Some(leader) if leader == self.id() => self.admit_here(running, node, peer).await,
+            Some(leader) if !passed_on => {
+                let request = Request::Join { node, peer, passed_on: true };
+                let asked = self.ask_leader(running, leader, request, CATCH_UP_LIMIT).await;
+                asked.unwrap_or(Response::NotLeader(Some(leader)))
+            }
+            leader => Response::NotLeader(leader),
+        }
+    }
+
+    async fn admit_here(&self, running: &Running<E>, node: NodeId, peer: Peer) -> Response<E> {
+        let _one_at_a_time = self.inner.membership.lock().await;
+        let (known, voter, clash) = {
+            let metrics = running.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            let clash = membership.nodes().find(|(id, other)| **id != node && other.raft == peer.raft);
+            let voter = membership.voter_ids().any(|id| id == node);
+            (membership.get_node(&node).cloned(), voter, clash.map(|(id, _)| *id))
+        };
+        if let Some(other) = clash {
+            return Response::Refused(format!("node {other} is at {} already", peer.raft));
+        }
+        if let Some(known) = &known
+            && known.directory != peer.directory
+        {
+            // Its vote and its log are gone with its old directory; letting it vote again under the same id
+            // could elect two leaders in a term (KIP-853).
+            return Response::Refused(format!(
+                "node {node} is a member with another data directory; give the new node an id of its own"
+            ));
+        }
+        let admitted = async {
+            match known {
+                None => drop(running.raft.add_learner(node, peer, true).await?),
+                Some(known) if known != peer => {
+                    let moved = ChangeMembers::SetNodes(BTreeMap::from([(node, peer)]));
+                    drop(running.raft.change_membership(moved, true).await?);
+                }
+                Some(_) => {}
+            }
+            if !voter {
+                let promoted = ChangeMembers::AddVoterIds([node].into());
+                drop(running.raft.change_membership(promoted, true).await?);
+            }
+            Ok::<_, openraft::errors::RaftError<_, openraft::errors::ClientWriteError<_>>>(())
+        };
+        match rt::timeout::<E, _>(CATCH_UP_LIMIT, admitted).await {
+            Some(Ok(())) => Response::Joined,
+            Some(Err(error)) => Response::Unavailable(error.to_string()),
+            None => Response::Unavailable(format!("node {node} did not catch up in time")),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! From start to stop.
+
+use std::future::Future;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft_rt::{Select2, Select3};
+use uuid::Uuid;
+
+use super::join::Refused;
+use super::propose::leader;
+use super::{Node, REQUEST_DEADLINE, Running};
+use crate::env::{Env, rt};
+use crate::raft::config::raft_config;
+use crate::raft::network::message::{Request, Response};
+use crate::raft::network::{Network, server};
+use crate::raft::state_machine::StateMachine;
+use crate::raft::storage::{Identity, OpenError, Store};
+use crate::raft::{NodeId, Raft};
+
+/// How long a leader that stops waits for another to take over.
+const HANDOVER_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// How long it gives each follower that it asks to take over.
+const HANDOVER_ATTEMPT: Duration = Duration::from_millis(400);
+
+/// How long Raft may take to stop.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
+
+/// Why a node stopped, or never started.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its data directory cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its Raft address cannot be bound.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The cluster will not have it.
+    #[error("the cluster refused this node: {0}")]
+    Refused(String),
+    /// Raft stopped: its disk failed, or it found a state that must not be.
+    #[error("consensus stopped: {0}")]
+    Fatal(String),
+    /// Its options contradict each other.
+    #[error("bad options: {0}")]
+    Options(String),
+}
+
+impl From<Refused> for RunError {
+    fn from(Refused(reason): Refused) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl<E: Env> Node<E> {
+    /// Runs the node until [`stop`](Self::stop) is called, and then stops it cleanly.
+    ///
+    /// # Errors
+    ///
+    /// See [`RunError`]. After an error nothing of the node goes on, and its directory is as safe as after
+    /// a crash.
+    ///
+    /// # Panics
+    ///
+    /// When called twice.
+    pub async fn run(&self) -> Result<(), RunError> {
+        let opened = self.unless_stopped(self.open()).await;
+        let listener = match opened {
+            Some(opened) => opened?,
+            None => return Ok(()),
+        };
+        let running = self.running().expect("open() has just set it");
+        let local = server::Local {
+            node: self.id(),
+            cluster: running.identity.cluster,
+            raft: running.raft.clone(),
+        };
+        let node = self.clone();
+        let serving = rt::spawn::<E, _>(self.clone().until_stopped(server::serve(listener, local, move |request| {
+            let node = node.clone();
+            async move { node.answer(request).await }
+        })));
+        running.raft.run();
+
+        let ended = E::Runtime::select3(self.stopped(), self.fatal(running), self.work(running)).await;
+        let result = match ended {
+            Select3::First(()) => {
+                self.hand_over(running).await;
+                Ok(())
+            }
+            Select3::Second(error) | Select3::Third(error) => Err(error),
+        };
+        self.inner.stop.send_replace(true);
+        let shutdown = rt::timeout::<E, _>(SHUTDOWN_LIMIT, running.raft.shutdown()).await;
+        drop(serving.await);
+        if result.is_ok() {
+            if !matches!(shutdown, Some(Ok(()))) {
+                return Err(RunError::Fatal("Raft did not stop in time".to_owned()));
+            }
+            running.log.writer().flush().await.map_err(|error| RunError::Fatal(error.to_string()))?;
+        }
+        result
+    }
+
+    /// Opens the directory, learns the cluster, and builds everything; Raft does not run yet.
+    async fn open(&self) -> Result<E::Listener, RunError> {
+        let (env, options) = (&self.inner.env, &self.inner.options);
+        let mut store = Store::open(env.clone(), &options.data, options.id).await?;
+        let identity = match store.identity() {
+            Some(identity) => identity,
+            None => {
+                let founder = options.ensemble.is_empty();
+                let cluster = if founder { random_uuid::<E>() } else { self.identify().await? };
+                let identity = Identity { cluster, node: options.id, directory: random_uuid::<E>(), founder };
+                store.claim(identity).await.map_err(OpenError::Io)?;
+                identity
+            }
+        };
+        let listener = env.listen(&options.raft_addr).await;
+        let listener =
+            listener.map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
+
+        let (log, snapshots) = store.into_parts().await?;
+        let (state_machine, images) = StateMachine::new(snapshots);
+        let network = Network::new(env.clone(), options.id, identity.cluster, options.raft.snapshot_chunk_bytes);
+        let config = raft_config(&options.raft).map_err(|error| RunError::Options(error.to_string()))?;
+        let raft = Raft::<E>::build(options.id, config, network.clone(), log.clone(), state_machine)
+            .await
+            .map_err(|error| RunError::Fatal(error.to_string()))?;
+        let running = Running { identity, raft, log, network, images };
+        assert!(self.inner.running.set(running).is_ok(), "a node runs once");
+        Ok(listener)
+    }
+
+    /// Founds or joins the cluster, and then does the leader's duties whenever this node leads.
+    async fn work(&self, running: &Running<E>) -> RunError {
+        match self.enter(running).await {
+            Ok(()) => {
+                self.duties(running).await;
+                unreachable!("duties have no end")
+            }
+            Err(error) => error,
+        }
+    }
+
+    async fn enter(&self, running: &Running<E>) -> Result<(), RunError> {
+        let fatal = |error: &dyn std::fmt::Display| RunError::Fatal(error.to_string());
+        if running.identity.founder {
+            // The founder may have crashed between claiming its directory and the first entry of its log.
+            if !running.raft.is_initialized().await.map_err(|error| fatal(&error))? {
+                let member = (self.id(), self.peer(running));
+                let members = std::collections::BTreeMap::from([member]);
+                running.raft.initialize(members).await.map_err(|error| fatal(&error))?;
+            }
+        }
+        self.join(running).await?;
+        Ok(())
+    }
+
+    /// Answers what other nodes ask, Raft's own messages aside.
+    async fn answer(&self, request: Request<E>) -> Response<E> {
+        match request {
+            Request::Propose { change, idempotency } => {
+                self.propose_here(change, idempotency, REQUEST_DEADLINE).await
+            }
+            Request::ReadIndex => {
+                let read_index = self.read_index_here().await;
+                read_index.map_or(Response::NotLeader(None), Response::ReadIndex)
+            }
+            Request::Identify => match self.running() {
+                Some(running) => Response::Cluster(running.identity.cluster),
+                None => Response::Unavailable("this node is starting".to_owned()),
+            },
+            Request::Join { node, peer, passed_on } => self.admit(node, peer, passed_on).await,
+            _ => Response::Refused("not a question for a node".to_owned()),
+        }
+    }
+
+    /// Ends when Raft does.
+    async fn fatal(&self, running: &Running<E>) -> RunError {
+        let mut metrics = running.raft.metrics();
+        loop {
+            let stopped = metrics.borrow_watched().running_state.clone();
+            if let Err(fatal) = stopped {
+                return RunError::Fatal(fatal.to_string());
+            }
+            if metrics.changed().await.is_err() {
+                return RunError::Fatal("Raft is gone".to_owned());
+            }
+        }
+    }
+
+    /// Makes another voter the leader before this one leaves, so that clients need not wait out an
+    /// election timeout (the dissertation §3.10). Best effort: without it the cluster elects as after a crash.
+    async fn hand_over(&self, running: &Running<E>) {
+        let deadline = rt::now::<E>() + HANDOVER_LIMIT;
+        while leader(running) == Some(self.id()) && rt::now::<E>() < deadline {
+            let Some(heir) = self.heir(running) else { return };
+            tracing::info!(heir, "handing over");
+            if running.raft.trigger().transfer_leader(heir).await.is_err() {
+                return;
+            }
+            let handed_over = async {
+                let mut metrics = running.raft.server_metrics();
+                while metrics.borrow_watched().current_leader.is_none_or(|known| known == self.id()) {
+                    if metrics.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            if rt::timeout::<E, _>(HANDOVER_ATTEMPT, handed_over).await.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// The other voter with the longest log.
+    fn heir(&self, running: &Running<E>) -> Option<NodeId> {
+        let metrics = running.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let voters = metrics.membership_config.membership().voter_ids().filter(|id| *id != self.id());
+        voters.max_by_key(|id| replication.get(id).cloned().flatten())
+    }
+
+    async fn stopped(&self) {
+        let mut stop = self.inner.stop.subscribe();
+        // The sender is in `self`, so this ends by a stop only.
+        drop(stop.wait_for(|stop| *stop).await);
+    }
+
+    async fn unless_stopped<T: Send>(&self, work: impl Future<Output = T> + Send) -> Option<T> {
+        match E::Runtime::select2(Box::pin(self.stopped()), Box::pin(work)).await {
+            Select2::First(()) => None,
+            Select2::Second(output) => Some(output),
+        }
+    }
+
+    async fn until_stopped(self, work: impl Future<Output = ()> + Send) {
+        self.unless_stopped(work).await;
+    }
+}
+
+fn random_uuid<E: Env>() -> Uuid {
+    uuid::Builder::from_random_bytes(random_bytes::<E>()).into_uuid()
+}
+
+fn random_bytes<E: Env>() -> [u8; 16] {
+    let (high, low) = (rt::random::<E>(), rt::random::<E>());
+    (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
+}

@@ -1,0 +1,109 @@
+//! What a node knows about its cluster.
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{LogIdOptionExt, ServerState};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::Node;
+use crate::env::Env;
+use crate::raft::NodeId;
+
+/// The cluster from one node's own knowledge: what `/cluster` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// The cluster, once this node knows it.
+    pub cluster_id: Option<Uuid>,
+    /// The answering node.
+    pub node: NodeId,
+    /// Who leads.
+    pub leader: Option<NodeId>,
+    /// The answering node's term.
+    pub term: u64,
+    /// The highest log index known to be committed.
+    pub committed: u64,
+    /// The members, by id.
+    pub nodes: Vec<MemberStatus>,
+}
+
+/// One member as another sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: NodeId,
+    /// Its Raft address.
+    pub raft: String,
+    /// Its HTTP address.
+    pub http: String,
+    /// What it does. Only its own candidacy is known to a node.
+    pub role: Role,
+    /// Whether its vote counts.
+    pub voter: bool,
+    /// The last log index that it is known to hold; a leader knows this of everyone, others of themselves.
+    pub matched: Option<u64>,
+}
+
+/// Raft's roles (§5.1), and learners, which do not vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Decides the order of changes.
+    Leader,
+    /// Follows the leader.
+    Follower,
+    /// Wants to lead.
+    Candidate,
+    /// Follows, but does not vote.
+    Learner,
+}
+
+impl<E: Env> Node<E> {
+    /// What this node knows.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        let Some(running) = self.running() else {
+            let (node, cluster_id) = (self.id(), None);
+            return ClusterStatus { cluster_id, node, leader: None, term: 0, committed: 0, nodes: Vec::new() };
+        };
+        let metrics = running.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let nodes = membership.nodes().map(|(&id, peer)| {
+            let voter = membership.voter_ids().any(|voter| voter == id);
+            let role = match metrics.state {
+                ServerState::Candidate if id == self.id() => Role::Candidate,
+                _ if metrics.current_leader == Some(id) => Role::Leader,
+                _ if voter => Role::Follower,
+                _ => Role::Learner,
+            };
+            let matched = match &metrics.replication {
+                _ if id == self.id() => metrics.last_log_index,
+                Some(replication) => replication.get(&id).and_then(|matched| matched.as_ref()).map(|m| m.index()),
+                None => None,
+            };
+            MemberStatus { id, raft: peer.raft.clone(), http: peer.http.clone(), role, voter, matched }
+        });
+        ClusterStatus {
+            cluster_id: Some(running.identity.cluster),
+            node: self.id(),
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            committed: metrics.local_committed.index().unwrap_or(0),
+            nodes: nodes.collect(),
+        }
+    }
+
+    /// Whether this node can serve: it knows a leader, and has applied all that was committed as far as it
+    /// knew when it was asked.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let Some(running) = self.running() else { return false };
+        let metrics = running.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let member = metrics.membership_config.membership().get_node(&self.id()).is_some();
+        let known = metrics.cluster_committed.max(metrics.local_committed);
+        let applied = running.images.borrow().applied;
+        member && metrics.current_leader.is_some() && applied.is_some() && applied >= known
+    }
+}

@@ -1,0 +1,107 @@
+//! Timing and bounds of consensus. Every number of the Raft layer is here, with its reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::{Config, ConfigError, SnapshotPolicy};
+
+/// How often a leader speaks to an otherwise idle follower.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(40);
+
+/// The shortest and the longest randomized election timeout (Raft §5.2).
+///
+/// A follower holds the leader's lease for the longest, and only then waits out its own random
+/// timeout (openraft adds the two), so a dead leader is missed after 280 to 400 ms, and a leader
+/// that is merely slow has five heartbeats to be heard.
+pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(80);
+/// See [`ELECTION_TIMEOUT_MIN`].
+pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(200);
+
+/// Entries in one `AppendEntries` at most. Its bytes are bounded by [`APPEND_BYTES_MAX`].
+pub const APPEND_ENTRIES_MAX: u64 = 512;
+
+/// Bytes of entries in one `AppendEntries` at most (the first entry always goes). Small enough that
+/// a lagging follower's catch-up does not hold up the frames behind it for long.
+pub const APPEND_BYTES_MAX: usize = 1 << 20;
+
+/// Requests that replication keeps in flight to one follower.
+pub const PIPELINE_DEPTH_MAX: usize = 64;
+
+/// Entries applied since the last snapshot that make a node take the next one.
+pub const SNAPSHOT_ENTRIES: u64 = 10_000;
+
+/// Entries kept behind a snapshot, so that a follower that was away briefly catches up from the log.
+pub const LOG_ENTRIES_KEPT: u64 = 2_000;
+
+/// Bytes of a snapshot in one frame.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+
+/// Bytes of a snapshot at most. A receiver refuses to buffer more.
+pub const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;
+
+/// Bytes of one frame on a Raft connection at most.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// How long an `AppendEntries` may take: a disk commit of the follower under load. A partition that
+/// drops its answer must not wedge replication for longer.
+pub const APPEND_DEADLINE: Duration = Duration::from_millis(1_500);
+
+/// How long a snapshot's chunk may take, and how long its installation.
+pub const SNAPSHOT_CHUNK_DEADLINE: Duration = Duration::from_secs(3);
+/// See [`SNAPSHOT_CHUNK_DEADLINE`].
+pub const SNAPSHOT_INSTALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long connecting to a peer may take.
+pub const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
+
+/// What a cluster's operator, or a simulation that wants rare things often, may change.
+#[derive(Clone, Debug)]
+pub struct RaftOptions {
+    /// See [`SNAPSHOT_ENTRIES`].
+    pub snapshot_entries: u64,
+    /// See [`LOG_ENTRIES_KEPT`].
+    pub log_entries_kept: u64,
+    /// See [`SNAPSHOT_CHUNK_BYTES`].
+    pub snapshot_chunk_bytes: usize,
+}
+
+impl Default for RaftOptions {
+    fn default() -> Self {
+        Self {
+            snapshot_entries: SNAPSHOT_ENTRIES,
+            log_entries_kept: LOG_ENTRIES_KEPT,
+            snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
+        }
+    }
+}
+
+/// openraft's configuration.
+///
+/// # Errors
+///
+/// When `options` contradict openraft's rules.
+pub fn raft_config(options: &RaftOptions) -> Result<Arc<Config>, ConfigError> {
+    let config = Config {
+        cluster_name: "yakt".to_owned(),
+        heartbeat_interval: millis(HEARTBEAT_INTERVAL),
+        election_timeout_min: millis(ELECTION_TIMEOUT_MIN),
+        election_timeout_max: millis(ELECTION_TIMEOUT_MAX),
+        enable_pre_vote: Some(true),
+        // A restarted leader that trusted its old vote would serve reads from a state machine whose
+        // committed entries it has not learned again. It must win an election like anyone.
+        enable_leader_restore: Some(false),
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        install_snapshot_timeout: millis(SNAPSHOT_INSTALL_DEADLINE),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
+        max_in_snapshot_log_to_keep: options.log_entries_kept,
+        replication_lag_threshold: options.log_entries_kept.max(1_000),
+        // A node that comes back is noticed within a second, at the cost of one refused connection.
+        backoff: "20ms 50ms 100ms ..500ms".to_owned(),
+        ..Config::default()
+    };
+    config.validate().map(Arc::new)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

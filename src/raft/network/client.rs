@@ -1,0 +1,258 @@
+//! The calling side of a connection: many calls at once, one connection, opened when needed.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::frame;
+use super::message::{Call, Hello, Request, Response, Return};
+use crate::env::{Env, rt};
+use crate::raft::config::CONNECT_DEADLINE;
+use crate::raft::types::NodeId;
+
+/// Frames that may wait to be written. Callers' own windows keep far below it.
+const QUEUE_FRAMES_MAX: usize = 8_192;
+
+/// Bytes gathered into one write.
+const WRITE_BYTES_MAX: usize = 256 << 10;
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The peer never saw it: there was no connection.
+    #[error("not connected: {0}")]
+    NotSent(io::Error),
+    /// The peer may have seen it and may act on it.
+    #[error("no answer: {0}")]
+    Lost(io::Error),
+    /// The deadline passed. The peer may have seen it and may act on it.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+/// Whom a channel calls.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// `HOST:PORT`.
+    pub addr: String,
+    /// The node that should be there, if known.
+    pub node: Option<NodeId>,
+    /// The caller's cluster, once it has one.
+    pub cluster: Option<Uuid>,
+}
+
+/// A connection to one peer, made when first needed and again after it broke.
+///
+/// Clones share it. Calls are written in the order in which [`begin`](Self::begin) was called.
+pub struct Channel<E: Env> {
+    env: E,
+    target: Arc<Target>,
+    slot: Arc<Mutex<Slot<E>>>,
+    connecting: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<E: Env> Clone for Channel<E> {
+    fn clone(&self) -> Self {
+        Self {
+            env: self.env.clone(),
+            target: Arc::clone(&self.target),
+            slot: Arc::clone(&self.slot),
+            connecting: Arc::clone(&self.connecting),
+        }
+    }
+}
+
+impl<E: Env> std::fmt::Debug for Channel<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Channel").field(&self.target).finish()
+    }
+}
+
+/// The present connection, and how many there have been.
+struct Slot<E: Env> {
+    serial: u64,
+    link: Option<Link<E>>,
+}
+
+/// One connection. Its task ends when it breaks, or when the last clone of this is dropped.
+struct Link<E: Env> {
+    serial: u64,
+    frames: mpsc::Sender<Vec<u8>>,
+    calls: Arc<Mutex<Calls<E>>>,
+    _closer: Arc<oneshot::Sender<()>>,
+}
+
+impl<E: Env> Clone for Link<E> {
+    fn clone(&self) -> Self {
+        Self {
+            serial: self.serial,
+            frames: self.frames.clone(),
+            calls: Arc::clone(&self.calls),
+            _closer: Arc::clone(&self._closer),
+        }
+    }
+}
+
+/// The calls that wait for an answer; `None` once the connection broke.
+struct Calls<E: Env> {
+    next: u64,
+    waiting: Option<BTreeMap<u64, oneshot::Sender<Response<E>>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<E: Env> Channel<E> {
+    /// A channel to `target`. Nothing is opened yet.
+    #[must_use]
+    pub fn new(env: E, target: Target) -> Self {
+        let slot = Arc::new(Mutex::new(Slot { serial: 0, link: None }));
+        Self { env, target: Arc::new(target), slot, connecting: Arc::default() }
+    }
+
+    /// Calls the peer and waits for the answer, at most `limit` in all.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallError`]; after [`CallError::Timeout`] the connection is closed.
+    pub async fn call(&self, request: Request<E>, limit: Duration) -> Result<Response<E>, CallError> {
+        let started = rt::now::<E>();
+        self.connect(limit).await?;
+        let left = limit.saturating_sub(rt::now::<E>() - started);
+        self.begin(request, left).await
+    }
+
+    /// Makes sure that there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::NotSent`] when there is none within `limit` or [`CONNECT_DEADLINE`].
+    pub async fn connect(&self, limit: Duration) -> Result<(), CallError> {
+        if self.live().is_some() {
+            return Ok(());
+        }
+        let connected = rt::timeout::<E, _>(limit.min(CONNECT_DEADLINE), async {
+            let _one_at_a_time = self.connecting.lock().await;
+            if self.live().is_some() {
+                return Ok(());
+            }
+            let stream = self.env.connect(&self.target.addr).await?;
+            let hello = Hello { cluster: self.target.cluster, to: self.target.node };
+            self.open(stream, frame::encode(&hello)?);
+            Ok(())
+        });
+        let timed_out = || Err(io::ErrorKind::TimedOut.into());
+        connected.await.unwrap_or_else(timed_out).map_err(CallError::NotSent)
+    }
+
+    /// Queues a call on the present connection at once, and returns what waits for its answer.
+    pub fn begin(
+        &self,
+        request: Request<E>,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Response<E>, CallError>> + Send + use<E> {
+        let queued = self.enqueue(request);
+        let channel = self.clone();
+        async move {
+            let (serial, answer) = queued?;
+            match rt::timeout::<E, _>(limit, answer).await {
+                Some(Ok(response)) => Ok(response),
+                Some(Err(_)) => Err(CallError::Lost(io::ErrorKind::ConnectionReset.into())),
+                None => {
+                    channel.close(serial);
+                    Err(CallError::Timeout)
+                }
+            }
+        }
+    }
+
+    fn enqueue(&self, request: Request<E>) -> Result<(u64, oneshot::Receiver<Response<E>>), CallError> {
+        let not_sent = |kind: io::ErrorKind| CallError::NotSent(kind.into());
+        let link = self.live().ok_or_else(|| not_sent(io::ErrorKind::NotConnected))?;
+        // Hold the lock over the queueing, so that frames are queued in the order of their numbers.
+        let mut calls = lock(&link.calls);
+        let number = calls.next;
+        let frame = frame::encode(&Call { number, request }).map_err(CallError::NotSent)?;
+        let (answer, answered) = oneshot::channel();
+        calls.waiting.as_mut().ok_or_else(|| not_sent(io::ErrorKind::NotConnected))?.insert(number, answer);
+        calls.next += 1;
+        if link.frames.try_send(frame).is_err() {
+            if let Some(waiting) = calls.waiting.as_mut() {
+                waiting.remove(&number);
+            }
+            return Err(not_sent(io::ErrorKind::WouldBlock));
+        }
+        Ok((link.serial, answered))
+    }
+
+    fn live(&self) -> Option<Link<E>> {
+        let link = lock(&self.slot).link.clone()?;
+        let alive = lock(&link.calls).waiting.is_some();
+        alive.then_some(link)
+    }
+
+    fn close(&self, serial: u64) {
+        let mut slot = lock(&self.slot);
+        if slot.serial == serial {
+            slot.link = None;
+        }
+    }
+
+    fn open(&self, stream: E::Stream, hello: Vec<u8>) {
+        let (frames, queue) = mpsc::channel(QUEUE_FRAMES_MAX);
+        let (closer, closed) = oneshot::channel();
+        let calls = Arc::new(Mutex::new(Calls { next: 0, waiting: Some(BTreeMap::new()) }));
+        drop(rt::spawn::<E, _>(run(stream, hello, queue, Arc::clone(&calls), closed)));
+        let mut slot = lock(&self.slot);
+        slot.serial += 1;
+        slot.link = Some(Link { serial: slot.serial, frames, calls, _closer: Arc::new(closer) });
+    }
+}
+
+/// Runs a connection until it breaks or its last [`Link`] is dropped.
+async fn run<E: Env>(
+    stream: E::Stream,
+    hello: Vec<u8>,
+    queue: mpsc::Receiver<Vec<u8>>,
+    calls: Arc<Mutex<Calls<E>>>,
+    closed: oneshot::Receiver<()>,
+) {
+    let (reader, writer) = tokio::io::split(stream);
+    E::Runtime::select3(closed, read(reader, &calls), write(writer, hello, queue)).await;
+    // Whoever still waits learns that no answer will come.
+    drop(lock(&calls).waiting.take());
+}
+
+async fn write<S: AsyncWrite + Unpin>(mut stream: S, hello: Vec<u8>, mut queue: mpsc::Receiver<Vec<u8>>) {
+    let mut bytes = hello;
+    while let Some(frame) = queue.recv().await {
+        bytes.extend_from_slice(&frame);
+        while bytes.len() < WRITE_BYTES_MAX {
+            let Ok(frame) = queue.try_recv() else { break };
+            bytes.extend_from_slice(&frame);
+        }
+        if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+        bytes.clear();
+    }
+}
+
+async fn read<E: Env, S: AsyncRead + Unpin + Send>(stream: S, calls: &Mutex<Calls<E>>) {
+    let mut stream = BufReader::new(stream);
+    while let Ok(Some(Return { number, response })) = frame::read(&mut stream).await {
+        let caller = lock(calls).waiting.as_mut().and_then(|waiting| waiting.remove(&number));
+        if let Some(caller) = caller {
+            // A caller that gave up does not mind.
+            drop(caller.send(response));
+        }
+    }
+}

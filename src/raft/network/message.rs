@@ -1,0 +1,130 @@
+//! What nodes say to each other.
+
+use std::sync::Arc;
+
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::env::Env;
+use crate::metadata::{Applied, Change, IdempotencyKey, Timestamp};
+use crate::raft::types::{Ballot, NodeId, Peer, SnapshotMeta, TypeConfig};
+
+/// The first frame of a connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// The caller's cluster; `None` from a node that has not joined one yet.
+    pub cluster: Option<Uuid>,
+    /// Whom the caller believes to have reached; `None` when it only knows an address.
+    pub to: Option<NodeId>,
+}
+
+/// A numbered question.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Call<E: Env> {
+    /// Repeated in the answer; the caller's choice, unique on its connection.
+    pub number: u64,
+    /// The question.
+    pub request: Request<E>,
+}
+
+/// The answer to the call of the same number.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Return<E: Env> {
+    /// The call's.
+    pub number: u64,
+    /// The answer.
+    pub response: Response<E>,
+}
+
+/// A question.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub enum Request<E: Env> {
+    /// Raft §5.3.
+    Append(AppendEntriesRequest<TypeConfig<E>>),
+    /// Raft §5.2.
+    Vote(VoteRequest<TypeConfig<E>>),
+    /// Raft's dissertation §9.6.
+    PreVote(VoteRequest<TypeConfig<E>>),
+    /// Raft's dissertation §3.10.
+    TransferLeader(TransferLeaderRequest<TypeConfig<E>>),
+    /// Starts a snapshot of `bytes` bytes; [`SnapshotChunk`](Self::SnapshotChunk)s follow.
+    SnapshotBegin {
+        /// The sender's leadership.
+        vote: Ballot,
+        /// What it covers.
+        meta: Box<SnapshotMeta>,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The snapshot's next bytes. The chunk that completes it is answered once it is installed.
+    SnapshotChunk(Vec<u8>),
+    /// A client's change, forwarded to the leader.
+    Propose {
+        /// What to change.
+        change: Change,
+        /// See [`IdempotencyKey`].
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// How far a read that starts now must have applied (Raft §6.4).
+    ReadIndex,
+    /// Which cluster this is. The only question that a caller without a cluster may ask, besides `Join`.
+    Identify,
+    /// Make me a voter, or note my new addresses.
+    Join {
+        /// The asking node.
+        node: NodeId,
+        /// Where it is.
+        peer: Peer,
+        /// Whether a member passed this on already: it is passed on once, or two members that each hold the
+        /// other for the leader would never stop.
+        passed_on: bool,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub enum Response<E: Env> {
+    /// To `Append`.
+    Append(StreamAppendResult<TypeConfig<E>>),
+    /// To `Vote` and `PreVote`.
+    Vote(VoteResponse<TypeConfig<E>>),
+    /// To `TransferLeader`.
+    TransferLeader(TransferLeaderResponse<TypeConfig<E>>),
+    /// To `SnapshotBegin`, and to each chunk but the last.
+    SnapshotReceived,
+    /// To the snapshot's last chunk.
+    SnapshotInstalled(SnapshotResponse<TypeConfig<E>>),
+    /// To `Propose`: applied, with this outcome.
+    Applied(Arc<Applied>),
+    /// To `ReadIndex`.
+    ReadIndex(ReadIndex),
+    /// To `Identify`.
+    Cluster(Uuid),
+    /// To `Join`: the node is a voter.
+    Joined,
+    /// The asked node does not lead, and nothing was done.
+    NotLeader(Option<NodeId>),
+    /// Whether it was or will be done, nobody knows.
+    Unknown,
+    /// It will not be done, and asking again does not help: the text says why.
+    Refused(String),
+    /// It was not done, and asking again later may help: the text says why.
+    Unavailable(String),
+}
+
+/// Where a linearizable read may start.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ReadIndex {
+    /// The log index that must have been applied.
+    pub index: u64,
+    /// The leader's reading of cluster time.
+    pub now: Timestamp,
+}

@@ -1,0 +1,241 @@
+//! What openraft sends through: a [`PeerClient`] for each peer and purpose.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{AsyncRuntime, OptionalSend};
+use uuid::Uuid;
+
+use super::client::{CallError, Channel, Target};
+use super::message::{Request, Response};
+use crate::env::Env;
+use crate::raft::config::{
+    APPEND_DEADLINE, PIPELINE_DEPTH_MAX, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE,
+};
+use crate::raft::state_machine::NodeSnapshot;
+use crate::raft::types::{Ballot, NodeId, Peer, TypeConfig};
+
+type Rpc<E> = RPCError<TypeConfig<E>>;
+
+/// Makes [`PeerClient`]s, and shares one control channel a peer among them and the node.
+pub struct Network<E: Env> {
+    env: E,
+    id: NodeId,
+    cluster: Uuid,
+    snapshot_chunk_bytes: usize,
+    control: Arc<Mutex<BTreeMap<NodeId, (String, Channel<E>)>>>,
+}
+
+impl<E: Env> Clone for Network<E> {
+    fn clone(&self) -> Self {
+        Self { env: self.env.clone(), control: Arc::clone(&self.control), ..*self }
+    }
+}
+
+impl<E: Env> Network<E> {
+    /// The network of node `id` of `cluster`.
+    #[must_use]
+    pub fn new(env: E, id: NodeId, cluster: Uuid, snapshot_chunk_bytes: usize) -> Self {
+        Self { env, id, cluster, snapshot_chunk_bytes, control: Arc::default() }
+    }
+
+    /// The channel for everything that is not bulk: votes, forwarded requests, read indices.
+    #[must_use]
+    pub fn control(&self, node: NodeId, addr: &str) -> Channel<E> {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, channel) =
+            control.entry(node).or_insert_with(|| (addr.to_owned(), self.channel(node, addr)));
+        if known != addr {
+            // The node moved.
+            *known = addr.to_owned();
+            *channel = self.channel(node, addr);
+        }
+        channel.clone()
+    }
+
+    fn channel(&self, node: NodeId, addr: &str) -> Channel<E> {
+        let target = Target { addr: addr.to_owned(), node: Some(node), cluster: Some(self.cluster) };
+        Channel::new(self.env.clone(), target)
+    }
+}
+
+impl<E: Env> RaftNetworkFactory<TypeConfig<E>> for Network<E> {
+    type Network = PeerClient<E>;
+
+    // Each client has a bulk channel of its own, so that neither a snapshot nor a full replication
+    // pipeline is ahead of a heartbeat. openraft asks for one client a purpose.
+    async fn new_client(&mut self, target: NodeId, peer: &Peer) -> PeerClient<E> {
+        PeerClient {
+            id: self.id,
+            target,
+            bulk: self.channel(target, &peer.raft),
+            control: self.control(target, &peer.raft),
+            snapshot_chunk_bytes: self.snapshot_chunk_bytes,
+        }
+    }
+}
+
+/// Sends openraft's messages to one peer.
+pub struct PeerClient<E: Env> {
+    id: NodeId,
+    target: NodeId,
+    bulk: Channel<E>,
+    control: Channel<E>,
+    snapshot_chunk_bytes: usize,
+}
+
+impl<E: Env> PeerClient<E> {
+    fn error(&self, error: CallError, action: RPCTypes, timeout: Duration) -> Rpc<E> {
+        match error {
+            // openraft backs off from an unreachable peer, and retries a merely failed one at once.
+            CallError::NotSent(error) => Unreachable::new(&error).into(),
+            CallError::Lost(error) => NetworkError::new(&error).into(),
+            CallError::Timeout => Timeout { action, id: self.id, target: self.target, timeout }.into(),
+        }
+    }
+
+    async fn vote_call(&self, request: Request<E>, option: &RPCOption) -> Result<VoteResponse<TypeConfig<E>>, Rpc<E>> {
+        let limit = option.soft_ttl();
+        let answer = self.control.call(request, limit).await;
+        match answer.map_err(|error| self.error(error, RPCTypes::Vote, limit))? {
+            Response::Vote(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Ballot,
+        snapshot: NodeSnapshot,
+    ) -> Result<SnapshotResponse<TypeConfig<E>>, Rpc<E>> {
+        let wrap = |error, limit| self.error(error, RPCTypes::InstallSnapshot, limit);
+        let data = snapshot.snapshot;
+        let begin = Request::SnapshotBegin { vote, meta: Box::new(snapshot.meta), bytes: data.len() as u64 };
+        let mut answer = self.bulk.call(begin, SNAPSHOT_CHUNK_DEADLINE).await;
+        let mut chunks = data.chunks(self.snapshot_chunk_bytes).peekable();
+        loop {
+            match answer.map_err(|error| wrap(error, SNAPSHOT_CHUNK_DEADLINE))? {
+                Response::SnapshotInstalled(response) => return Ok(response),
+                Response::SnapshotReceived => {}
+                other => return Err(unexpected(&other)),
+            }
+            let Some(chunk) = chunks.next() else {
+                return Err(NetworkError::<TypeConfig<E>>::from_string("the peer wants more than there is").into());
+            };
+            // `begin`, not `call`: a chunk means nothing on a new connection.
+            let limit = if chunks.peek().is_none() { SNAPSHOT_INSTALL_DEADLINE } else { SNAPSHOT_CHUNK_DEADLINE };
+            answer = self.bulk.begin(Request::SnapshotChunk(chunk.to_vec()), limit).await;
+        }
+    }
+}
+
+fn unexpected<E: Env>(response: &Response<E>) -> Rpc<E> {
+    let error = match response {
+        Response::Refused(reason) | Response::Unavailable(reason) => io::Error::other(reason.clone()),
+        other => io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer: {other:?}")),
+    };
+    // A peer that answers nonsense is no better than one that does not answer: back off.
+    Unreachable::new(&error).into()
+}
+
+impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
+    type SnapshotData = Arc<[u8]>;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig<E>>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig<E>>, Rpc<E>> {
+        let answer = self.bulk.call(Request::Append(rpc), APPEND_DEADLINE).await;
+        match answer.map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))? {
+            Response::Append(result) => Ok(result.into()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig<E>>, Rpc<E>>>, Rpc<E>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig<E>>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let connected = self.bulk.connect(APPEND_DEADLINE).await;
+            connected.map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))?;
+            let peer = &*self;
+            let answers = input
+                // `begin` queues the request here and now, so requests leave in order although their
+                // answers are awaited side by side. It never reconnects: a request must not overtake
+                // one that was lost with the connection before it.
+                .map(move |request| peer.bulk.begin(Request::Append(request), APPEND_DEADLINE))
+                .buffered(PIPELINE_DEPTH_MAX)
+                .map(move |answer| {
+                    let answer = answer.map_err(|error| peer.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))?;
+                    match answer {
+                        Response::Append(result) => Ok(result),
+                        other => Err(unexpected(&other)),
+                    }
+                });
+            let answers: BoxStream<'s, _> = Box::pin(answers);
+            Ok(answers)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig<E>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig<E>>, Rpc<E>> {
+        self.vote_call(Request::Vote(rpc), &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig<E>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig<E>>, Rpc<E>> {
+        self.vote_call(Request::PreVote(rpc), &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Ballot,
+        snapshot: NodeSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig<E>>, StreamingError<TypeConfig<E>>> {
+        match E::Runtime::select2(Box::pin(cancel), Box::pin(self.send_snapshot(vote, snapshot))).await {
+            openraft_rt::Select2::First(closed) => Err(StreamingError::Closed(closed)),
+            openraft_rt::Select2::Second(result) => result.map_err(StreamingError::from),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig<E>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig<E>>, Rpc<E>> {
+        let limit = option.soft_ttl();
+        let answer = self.control.call(Request::TransferLeader(request), limit).await;
+        match answer.map_err(|error| self.error(error, RPCTypes::TransferLeader, limit))? {
+            Response::TransferLeader(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The answering side of a connection.
+//!
+//! Appends and snapshot chunks of one connection are handled in order; everything else side by side, up
+//! to [`CALLS_MAX`] at once, past which reading stops and the caller feels it (backpressure).
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt, stream};
+use openraft::AsyncRuntime;
+use openraft::raft::{AppendEntriesRequest, SnapshotResponse};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::{Semaphore, mpsc};
+use uuid::Uuid;
+
+use super::frame;
+use super::message::{Call, Hello, Request, Response, Return};
+use crate::env::{Env, Listener, rt};
+use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX};
+use crate::raft::state_machine::NodeSnapshot;
+use crate::raft::types::{Ballot, NodeId, Raft, SnapshotMeta, TypeConfig};
+
+/// Calls of one connection that are handled at once, appends aside.
+const CALLS_MAX: usize = 1_024;
+
+/// Answers that may wait to be written.
+const ANSWERS_MAX: usize = CALLS_MAX + 2 * PIPELINE_DEPTH_MAX;
+
+/// How long to wait after a failed accept: the usual cause is a lack of file descriptors.
+const ACCEPT_BACKOFF: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Who answers here.
+pub struct Local<E: Env> {
+    /// This node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: Uuid,
+    /// Its Raft.
+    pub raft: Raft<E>,
+}
+
+impl<E: Env> Clone for Local<E> {
+    fn clone(&self) -> Self {
+        Self { raft: self.raft.clone(), ..*self }
+    }
+}
+
+/// Accepts connections for ever. `handle` answers what is not Raft's own business.
+pub async fn serve<E: Env, H, F>(listener: E::Listener, local: Local<E>, handle: H)
+where
+    H: Fn(Request<E>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<E>> + Send + 'static,
+{
+    loop {
+        match listener.accept().await {
+            Ok(stream) => drop(rt::spawn::<E, _>(connection(stream, local.clone(), handle.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a Raft connection");
+                rt::sleep::<E>(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+async fn connection<E: Env, H, F>(stream: E::Stream, local: Local<E>, handle: H)
+where
+    H: Fn(Request<E>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<E>> + Send + 'static,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
+    let reading = read(BufReader::new(reader), local, handle, answers);
+    match E::Runtime::select2(reading, write(writer, outgoing)).await {
+        openraft_rt::Select2::First(Err(error)) | openraft_rt::Select2::Second(Err(error)) => {
+            tracing::debug!(%error, "a Raft connection broke");
+        }
+        openraft_rt::Select2::First(Ok(())) | openraft_rt::Select2::Second(Ok(())) => {}
+    }
+}
+
+async fn write<E: Env>(
+    mut stream: impl AsyncWrite + Unpin + Send,
+    mut outgoing: mpsc::Receiver<Return<E>>,
+) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    while let Some(answer) = outgoing.recv().await {
+        bytes.extend_from_slice(&frame::encode(&answer)?);
+        while let Ok(answer) = outgoing.try_recv() {
+            bytes.extend_from_slice(&frame::encode(&answer)?);
+        }
+        stream.write_all(&bytes).await?;
+        stream.flush().await?;
+        bytes.clear();
+    }
+    Ok(())
+}
+
+/// Why a caller that said `hello` is not answered, if it is not.
+fn objection<E: Env>(hello: &Hello, local: &Local<E>) -> Option<String> {
+    if let Some(to) = hello.to
+        && to != local.node
+    {
+        return Some(format!("this is node {}, not node {to}", local.node));
+    }
+    match hello.cluster {
+        Some(cluster) if cluster != local.cluster => {
+            Some(format!("this node belongs to cluster {}, not to {cluster}", local.cluster))
+        }
+        _ => None,
+    }
+}
+
+async fn read<E: Env, H, F>(
+    mut stream: impl AsyncRead + Unpin + Send,
+    local: Local<E>,
+    handle: H,
+    answers: mpsc::Sender<Return<E>>,
+) -> io::Result<()>
+where
+    H: Fn(Request<E>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<E>> + Send + 'static,
+{
+    let Some(hello) = frame::read::<Hello>(&mut stream).await? else {
+        return Ok(());
+    };
+    let objection = objection(&hello, &local);
+    let member = hello.cluster.is_some();
+    let room = Arc::new(Semaphore::new(CALLS_MAX));
+    let mut appends: Option<mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig<E>>)>> = None;
+    let mut receiving = Receiving::<E>::default();
+
+    while let Some(Call { number, request }) = frame::read::<Call<E>>(&mut stream).await? {
+        let refused = match (&objection, &request) {
+            (Some(reason), _) => Some(reason.clone()),
+            (None, Request::Identify | Request::Join { .. }) => None,
+            (None, _) if !member => Some("a node without a cluster may only join".to_owned()),
+            (None, _) => None,
+        };
+        let now = match (refused, request) {
+            (Some(reason), _) => Some(Response::Refused(reason)),
+            (None, Request::Append(request)) => {
+                let lane = appends.get_or_insert_with(|| append_lane(&local.raft, answers.clone()));
+                if let Err(mpsc::error::SendError(append)) = lane.send((number, request)).await {
+                    // Raft ends a lane with the append that it refuses. What the caller sends next,
+                    // knowing of the refusal or not, is judged on its own.
+                    let lane = appends.insert(append_lane(&local.raft, answers.clone()));
+                    if lane.send(append).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                None
+            }
+            (None, Request::SnapshotBegin { vote, meta, bytes }) => Some(receiving.begin(vote, *meta, bytes)),
+            (None, Request::SnapshotChunk(chunk)) => Some(receiving.chunk(&chunk, &local.raft).await),
+            (None, request) => {
+                let (raft, handle, answers) = (local.raft.clone(), handle.clone(), answers.clone());
+                let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
+                drop(rt::spawn::<E, _>(async move {
+                    let response = answer(&raft, handle, request).await;
+                    // When the connection is gone, so is whoever asked.
+                    drop(answers.send(Return { number, response }).await);
+                    drop(permit);
+                }));
+                None
+            }
+        };
+        if let Some(response) = now
+            && answers.send(Return { number, response }).await.is_err()
+        {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn answer<E: Env, H, F>(raft: &Raft<E>, handle: H, request: Request<E>) -> Response<E>
+where
+    H: Fn(Request<E>) -> F,
+    F: Future<Output = Response<E>>,
+{
+    let stopped = |error: &dyn std::fmt::Display| Response::Unavailable(error.to_string());
+    match request {
+        Request::Vote(request) => raft.vote(request).await.map_or_else(|e| stopped(&e), Response::Vote),
+        Request::PreVote(request) => raft.pre_vote(request).await.map_or_else(|e| stopped(&e), Response::Vote),
+        Request::TransferLeader(request) => {
+            raft.handle_transfer_leader(request).await.map_or_else(|e| stopped(&e), Response::TransferLeader)
+        }
+        other => handle(other).await,
+    }
+}
+
+/// Feeds appends to Raft in order, and their results to the caller.
+fn append_lane<E: Env>(
+    raft: &Raft<E>,
+    answers: mpsc::Sender<Return<E>>,
+) -> mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig<E>>)> {
+    let (sender, receiver) = mpsc::channel(PIPELINE_DEPTH_MAX);
+    let (numbers, mut numbered) = mpsc::channel(2 * PIPELINE_DEPTH_MAX);
+    let results = raft.stream_append(requests(receiver, numbers));
+    drop(rt::spawn::<E, _>(async move {
+        let mut results = std::pin::pin!(results);
+        while let Some(result) = results.next().await {
+            let Some(number) = numbered.recv().await else { return };
+            let response = match result {
+                Ok(result) => Response::Append(result),
+                Err(fatal) => Response::Unavailable(fatal.to_string()),
+            };
+            if answers.send(Return { number, response }).await.is_err() {
+                return;
+            }
+        }
+    }));
+    sender
+}
+
+/// The requests of a lane as openraft wants them; their numbers go the other way, in the same order.
+fn requests<E: Env>(
+    receiver: mpsc::Receiver<(u64, AppendEntriesRequest<TypeConfig<E>>)>,
+    numbers: mpsc::Sender<u64>,
+) -> impl Stream<Item = AppendEntriesRequest<TypeConfig<E>>> + Send + 'static {
+    stream::unfold((receiver, numbers), |(mut receiver, numbers)| async move {
+        let (number, request) = receiver.recv().await?;
+        numbers.send(number).await.ok()?;
+        Some((request, (receiver, numbers)))
+    })
+}
+
+/// A snapshot on its way in.
+struct Receiving<E: Env> {
+    begun: Option<(Ballot, SnapshotMeta, u64)>,
+    data: Vec<u8>,
+    world: std::marker::PhantomData<fn() -> E>,
+}
+
+impl<E: Env> Default for Receiving<E> {
+    fn default() -> Self {
+        Self { begun: None, data: Vec::new(), world: std::marker::PhantomData }
+    }
+}
+
+impl<E: Env> Receiving<E> {
+    fn begin(&mut self, vote: Ballot, meta: SnapshotMeta, bytes: u64) -> Response<E> {
+        self.data = Vec::new();
+        self.begun = None;
+        if bytes == 0 || bytes > SNAPSHOT_BYTES_MAX {
+            return Response::Refused(format!("a snapshot of {bytes} bytes"));
+        }
+        self.begun = Some((vote, meta, bytes));
+        Response::SnapshotReceived
+    }
+
+    async fn chunk(&mut self, chunk: &[u8], raft: &Raft<E>) -> Response<E> {
+        let Some((_, _, bytes)) = &self.begun else {
+            return Response::Refused("a chunk of no snapshot".to_owned());
+        };
+        self.data.extend_from_slice(chunk);
+        let received = self.data.len() as u64;
+        if received < *bytes {
+            return Response::SnapshotReceived;
+        }
+        if received > *bytes {
+            self.begun = None;
+            return Response::Refused("more bytes than the snapshot was to have".to_owned());
+        }
+        let Some((vote, meta, _)) = self.begun.take() else {
+            return Response::Refused("a chunk of no snapshot".to_owned());
+        };
+        let snapshot = NodeSnapshot { meta, snapshot: std::mem::take(&mut self.data).into() };
+        match raft.install_full_snapshot(vote, snapshot).await {
+            Ok(response) => Response::SnapshotInstalled(SnapshotResponse::new(response.vote)),
+            Err(fatal) => Response::Unavailable(fatal.to_string()),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Applies committed entries to the metadata, publishes the result, and takes and installs snapshots.
+//!
+//! - The metadata lives in memory and is cheap to clone: each batch of applied entries is published as a
+//!   new [`Image`], which readers hold as long as they like without holding anything up.
+//! - A snapshot is the encoded metadata. It is encoded away from the runtime's threads, from a frozen
+//!   clone, and is durable before Raft may purge the log behind it.
+//! - At start openraft installs the last snapshot and applies the log behind it again, up to the last
+//!   commit point that this node is sure of.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::watch;
+
+use super::storage::SnapshotStore;
+use super::types::{EntryId, Membership, NodeId, Peer, Reply, SnapshotMeta, TypeConfig};
+use crate::env::{Env, rt};
+use crate::metadata::State;
+
+/// A snapshot as openraft hands it around.
+pub type NodeSnapshot = Snapshot<super::CommittedLeader, NodeId, Peer, Arc<[u8]>>;
+
+/// The metadata as of one log position. Immutable.
+#[derive(Clone, Debug)]
+pub struct Image<I> {
+    /// The last entry that is in `state`.
+    pub applied: Option<EntryId>,
+    /// The membership as of `applied`.
+    pub membership: Membership,
+    /// The metadata.
+    pub state: State,
+    /// When, by this node's monotonic clock, it applied the command that carries the last stamp. Cluster
+    /// time goes on from here.
+    pub stamped_at: I,
+}
+
+/// The newest image, to be read or waited for.
+pub type Images<E> = watch::Receiver<Arc<Image<rt::Instant<E>>>>;
+
+/// openraft's state machine.
+#[derive(Debug)]
+pub struct StateMachine<E: Env> {
+    snapshots: SnapshotStore<E>,
+    current: Image<rt::Instant<E>>,
+    published: watch::Sender<Arc<Image<rt::Instant<E>>>>,
+}
+
+impl<E: Env> StateMachine<E> {
+    /// An empty state machine and the view of what it will publish.
+    #[must_use]
+    pub fn new(snapshots: SnapshotStore<E>) -> (Self, Images<E>) {
+        let current = Image {
+            applied: None,
+            membership: Membership::default(),
+            state: State::default(),
+            stamped_at: rt::now::<E>(),
+        };
+        let (published, images) = watch::channel(Arc::new(current.clone()));
+        (Self { snapshots, current, published }, images)
+    }
+
+    fn publish(&mut self) {
+        if self.current.state.last_stamp() != self.published.borrow().state.last_stamp() {
+            self.current.stamped_at = rt::now::<E>();
+        }
+        self.published.send_replace(Arc::new(self.current.clone()));
+    }
+}
+
+impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
+    type SnapshotData = Arc<[u8]>;
+    type SnapshotBuilder = SnapshotBuilder<E>;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<EntryId>, Membership)> {
+        Ok((self.current.applied, self.current.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig<E>>>> + Unpin + OptionalSend,
+    {
+        let mut answers = Vec::new();
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let expected = self.current.applied.map_or(0, |applied| applied.index() + 1);
+            assert_eq!(entry.log_id.index(), expected, "entries are applied in log order, each once");
+            self.current.applied = Some(entry.log_id);
+            let reply = match entry.payload {
+                EntryPayload::Blank => Reply(None),
+                EntryPayload::Normal(command) => Reply(Some(self.current.state.apply(&command.0))),
+                EntryPayload::Membership(membership) => {
+                    self.current.membership = Membership::new(Some(entry.log_id), membership);
+                    Reply(None)
+                }
+            };
+            if let Some(responder) = responder {
+                answers.push((responder, reply));
+            }
+        }
+        // Publish before answering: whoever hears of its write can read it here at once.
+        self.publish();
+        for (responder, reply) in answers {
+            responder.send(reply);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<E> {
+        SnapshotBuilder { snapshots: self.snapshots.clone(), image: self.current.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Arc<[u8]>) -> io::Result<()> {
+        let bytes = Arc::clone(&data);
+        let decoded = self.snapshots.env().blocking(move || State::decode(&bytes)).await?;
+        let state = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        self.snapshots.save(meta, data).await?;
+        self.current.applied = meta.last_log_id;
+        self.current.membership = meta.last_membership.clone();
+        self.current.state = state;
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<NodeSnapshot>> {
+        let loaded = self.snapshots.load().await?;
+        Ok(loaded.map(|(meta, snapshot)| NodeSnapshot { meta, snapshot }))
+    }
+}
+
+/// Takes one snapshot of one frozen image.
+#[derive(Debug)]
+pub struct SnapshotBuilder<E: Env> {
+    snapshots: SnapshotStore<E>,
+    image: Image<rt::Instant<E>>,
+}
+
+impl<E: Env> RaftSnapshotBuilder<TypeConfig<E>> for SnapshotBuilder<E> {
+    type SnapshotData = Arc<[u8]>;
+
+    async fn build_snapshot(&mut self) -> io::Result<NodeSnapshot> {
+        let meta =
+            SnapshotMeta { last_log_id: self.image.applied, last_membership: self.image.membership.clone() };
+        let state = self.image.state.clone();
+        let encoded = self.snapshots.env().blocking(move || state.encode()).await?;
+        let snapshot: Arc<[u8]> = encoded.into();
+        self.snapshots.save(&meta, Arc::clone(&snapshot)).await?;
+        Ok(NodeSnapshot { meta, snapshot })
+    }
+}

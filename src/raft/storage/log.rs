@@ -1,0 +1,208 @@
+//! The Raft log as openraft sees it: all of it in memory, each change queued for the disk.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+
+use super::Loaded;
+use super::writer::Writer;
+use crate::codec;
+use crate::env::Env;
+use crate::raft::config::APPEND_BYTES_MAX;
+use crate::raft::types::{Ballot, EntryId, LogEntry, TypeConfig};
+
+/// The log behind the purge point, and the vote.
+///
+/// - Entry `i` of `entries` has index `purged + 1 + i`: there are no holes.
+/// - Memory runs ahead of the disk, never behind: what a reader sees may not be durable yet, and Raft
+///   counts it only after the writer's word.
+#[derive(Debug, Default)]
+struct Cached {
+    vote: Option<Ballot>,
+    committed: Option<EntryId>,
+    purged: Option<EntryId>,
+    entries: VecDeque<(LogEntry, usize)>,
+}
+
+impl Cached {
+    fn first_index(&self) -> u64 {
+        self.purged.map_or(0, |purged| purged.index() + 1)
+    }
+
+    fn last(&self) -> Option<EntryId> {
+        self.entries.back().map(|(entry, _)| entry.log_id).or(self.purged)
+    }
+
+    /// The positions in `entries` of the indices in `range` that are there.
+    fn positions(&self, range: &impl RangeBounds<u64>) -> std::ops::Range<usize> {
+        let first = self.first_index();
+        let start = match range.start_bound() {
+            Bound::Included(&index) => index,
+            Bound::Excluded(&index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&index) => index.saturating_add(1),
+            Bound::Excluded(&index) => index,
+            Bound::Unbounded => u64::MAX,
+        };
+        let position = |index: u64| {
+            usize::try_from(index.saturating_sub(first)).map_or(self.entries.len(), |p| p.min(self.entries.len()))
+        };
+        let (start, end) = (position(start), position(end));
+        start..end.max(start)
+    }
+}
+
+/// openraft's log storage, and its reader. Clones share one log.
+pub struct LogStore<E: Env> {
+    cached: Arc<Mutex<Cached>>,
+    writer: Writer<E>,
+}
+
+impl<E: Env> Clone for LogStore<E> {
+    fn clone(&self) -> Self {
+        Self { cached: Arc::clone(&self.cached), writer: self.writer.clone() }
+    }
+}
+
+impl<E: Env> Debug for LogStore<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogStore").field("last", &self.cached().last()).finish_non_exhaustive()
+    }
+}
+
+impl<E: Env> LogStore<E> {
+    pub(super) fn new(loaded: Loaded, writer: Writer<E>) -> Self {
+        let Loaded { vote, committed, purged, entries } = loaded;
+        let cached = Cached { vote, committed, purged, entries: entries.into() };
+        Self { cached: Arc::new(Mutex::new(cached)), writer }
+    }
+
+    /// The way to the disk, for a last flush at a clean stop.
+    #[must_use]
+    pub fn writer(&self) -> &Writer<E> {
+        &self.writer
+    }
+
+    /// The saved vote and every entry behind the purge point, for checkers: what a restart would find if
+    /// all queued writes had reached the disk.
+    #[must_use]
+    pub fn contents(&self) -> (Option<Ballot>, Option<EntryId>, Vec<LogEntry>) {
+        let cached = self.cached();
+        (cached.vote, cached.purged, cached.entries.iter().map(|(entry, _)| entry.clone()).collect())
+    }
+
+    fn cached(&self) -> MutexGuard<'_, Cached> {
+        // The guarded steps below cannot panic half-way; a poisoned lock is still a whole log.
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<E: Env> RaftLogReader<TypeConfig<E>> for LogStore<E> {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<LogEntry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let cached = self.cached();
+        let positions = cached.positions(&range);
+        Ok(cached.entries.range(positions).map(|(entry, _)| entry.clone()).collect())
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Ballot>> {
+        Ok(self.cached().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
+        let cached = self.cached();
+        let positions = cached.positions(&(start..end));
+        let mut bytes = 0;
+        let fitting = cached.entries.range(positions).take_while(|(_, length)| {
+            let first = bytes == 0;
+            bytes += length;
+            first || bytes <= APPEND_BYTES_MAX
+        });
+        Ok(fitting.map(|(entry, _)| entry.clone()).collect())
+    }
+}
+
+impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig<E>>> {
+        let cached = self.cached();
+        Ok(LogState { last_purged_log_id: cached.purged, last_log_id: cached.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Ballot) -> io::Result<()> {
+        self.writer.save_vote(codec::encode_versioned(vote)).await?;
+        // Readers see a vote only once it is durable: openraft answers from what it reads here.
+        self.cached().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<EntryId>) -> io::Result<()> {
+        if let Some(committed) = committed {
+            self.cached().committed = Some(committed);
+            self.writer.note_committed(codec::encode_versioned(&committed));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<EntryId>> {
+        let cached = self.cached();
+        // It is written along with the next batch, so it may name an entry that a later truncation in the
+        // same batch removed, but never one past the log's end that was committed: cap it all the same.
+        Ok(cached.committed.min(cached.last()))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig<E>>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut encoded = Vec::new();
+        {
+            let mut cached = self.cached();
+            for entry in entries {
+                let index = entry.log_id.index();
+                let expected = cached.last().map_or(0, |last| last.index() + 1);
+                assert_eq!(index, expected, "openraft appends without holes, after truncating");
+                let bytes = codec::encode_versioned(&entry);
+                cached.entries.push_back((entry, bytes.len()));
+                encoded.push((index, bytes));
+            }
+        }
+        self.writer.append(encoded, callback).await
+    }
+
+    async fn truncate_after(&mut self, last: Option<EntryId>) -> io::Result<()> {
+        let from = last.map_or(0, |last| last.index() + 1);
+        {
+            let mut cached = self.cached();
+            assert!(from >= cached.first_index(), "a purged entry was committed and is never truncated");
+            let kept = cached.positions(&(..from)).end;
+            cached.entries.truncate(kept);
+        }
+        self.writer.truncate_from(from).await
+    }
+
+    async fn purge(&mut self, upto: EntryId) -> io::Result<()> {
+        {
+            let mut cached = self.cached();
+            let purged = cached.positions(&(..=upto.index())).end;
+            cached.entries.drain(..purged);
+            cached.purged = cached.purged.max(Some(upto));
+        }
+        self.writer.purge(upto.index(), codec::encode_versioned(&upto)).await
+    }
+}

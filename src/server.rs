@@ -1,0 +1,47 @@
+//! A whole server: a node and its HTTP API. What the binary runs, and what a simulated process runs.
+
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use openraft_rt::Select2;
+use tokio::sync::watch;
+
+use crate::env::{Env, Listener, rt};
+use crate::http;
+use crate::node::{Node, RunError};
+
+/// How long the HTTP side may take to stop after the node.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs `node` and its HTTP API until the node stops.
+///
+/// HTTP answers from the first moment on, so that a node that waits for its ensemble can say so, and goes
+/// on answering while a leader hands over.
+///
+/// # Errors
+///
+/// See [`RunError`].
+pub async fn run<E: Env>(node: Node<E>, http_addr: &str) -> Result<(), RunError> {
+    let listener = node.env().listen(http_addr).await;
+    let listener = listener.map_err(|source| RunError::Listen { addr: http_addr.to_owned(), source })?;
+    run_on(node, listener).await
+}
+
+/// Like [`run`], on an address bound already.
+///
+/// # Errors
+///
+/// See [`RunError`].
+pub async fn run_on<E: Env>(node: Node<E>, listener: E::Listener) -> Result<(), RunError> {
+    if let Ok(addr) = listener.local_addr() {
+        tracing::info!(node = node.id(), %addr, "serving HTTP");
+    }
+    let (stop, stopped) = watch::channel(false);
+    let serving = rt::spawn::<E, _>(http::server::serve::<E>(listener, http::router(node.clone()), stopped));
+    let result = node.run().await;
+    stop.send_replace(true);
+    match E::Runtime::select2(Box::pin(rt::sleep::<E>(DRAIN_LIMIT)), serving).await {
+        Select2::First(()) | Select2::Second(_) => {}
+    }
+    result
+}
