@@ -23,7 +23,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// See [`RunError`].
 pub async fn run<E: Env>(node: Node<E>, http_addr: &str) -> Result<(), RunError> {
     let listener = node.env().listen(http_addr).await;
-    let listener = listener.map_err(|source| RunError::Listen { addr: http_addr.to_owned(), source })?;
+    let listener =
+        listener.map_err(|source| RunError::Listen { addr: http_addr.to_owned(), source })?;
     run_on(node, listener).await
 }
 
@@ -37,7 +38,8 @@ pub async fn run_on<E: Env>(node: Node<E>, listener: E::Listener) -> Result<(), 
         tracing::info!(node = node.id(), %addr, "serving HTTP");
     }
     let (stop, stopped) = watch::channel(false);
-    let serving = rt::spawn::<E, _>(http::server::serve::<E>(listener, http::router(node.clone()), stopped));
+    let serving =
+        rt::spawn::<E, _>(http::server::serve::<E>(listener, http::router(node.clone()), stopped));
     let result = node.run().await;
     stop.send_replace(true);
     match E::Runtime::select2(Box::pin(rt::sleep::<E>(DRAIN_LIMIT)), serving).await {

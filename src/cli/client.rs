@@ -27,14 +27,19 @@ pub(super) async fn ready(addr: &str) -> bool {
 async fn get(addr: &str, path: &str) -> Result<Bytes, Failure> {
     let asked = async {
         let stream = TcpStream::connect(addr).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let driving = tokio::spawn(connection);
         let request = hyper::Request::get(path).header("host", addr).body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         driving.abort();
-        if status.is_success() { Ok(body) } else { Err(format!("{addr}{path} answered {status}").into()) }
+        if status.is_success() {
+            Ok(body)
+        } else {
+            Err(format!("{addr}{path} answered {status}").into())
+        }
     };
     tokio::time::timeout(LIMIT, asked).await.map_err(|_| format!("{addr} does not answer"))?
 }

@@ -54,7 +54,8 @@ impl FromStr for Addr {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (host, port) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
-        let port = port.parse().ok().filter(|port| *port > 0).ok_or("the port must be 1 to 65535")?;
+        let port =
+            port.parse().ok().filter(|port| *port > 0).ok_or("the port must be 1 to 65535")?;
         if host.is_empty() {
             return Err("expected HOST:PORT".to_owned());
         }
@@ -94,7 +95,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let http = match args.http {
         Some(addr) => addr.to_string(),
         None => {
-            let port = args.addr.port.checked_add(1).ok_or("the port after -a's is not one: give --http")?;
+            let port = args
+                .addr
+                .port
+                .checked_add(1)
+                .ok_or("the port after -a's is not one: give --http")?;
             format!("{}:{port}", args.addr.host)
         }
     };

@@ -17,19 +17,28 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let cluster = client::cluster(&args.addr).await.map_err(|error| format!("{}: {error}", args.addr))?;
+    let cluster =
+        client::cluster(&args.addr).await.map_err(|error| format!("{}: {error}", args.addr))?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&cluster)?);
         return Ok(());
     }
-    let or_dash = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let or_dash =
+        |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     match cluster.cluster_id {
         Some(id) => println!("cluster {id}, as node {} sees it", cluster.node),
         None => println!("node {} has not joined a cluster yet", cluster.node),
     }
-    println!("leader {}, term {}, committed {}", or_dash(cluster.leader), cluster.term, cluster.committed);
+    println!(
+        "leader {}, term {}, committed {}",
+        or_dash(cluster.leader),
+        cluster.term,
+        cluster.committed
+    );
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["node", "role", "voter", "matched", "raft", "http"]);
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_header(["node", "role", "voter", "matched", "raft", "http"]);
     for node in &cluster.nodes {
         let role = serde_json::to_value(node.role)?;
         table.add_row([

@@ -67,7 +67,9 @@ impl Process {
     fn args(&self) -> Vec<String> {
         let data = self.data.display().to_string();
         let mut args: Vec<String> =
-            ["node", "-i", &self.id.to_string(), "-a", &self.raft, "--data", &data].map(str::to_owned).into();
+            ["node", "-i", &self.id.to_string(), "-a", &self.raft, "--data", &data]
+                .map(str::to_owned)
+                .into();
         if let Some(ensemble) = &self.ensemble {
             args.extend(["-e".to_owned(), ensemble.clone()]);
         }
@@ -97,7 +99,11 @@ impl Process {
         let Some(status) = child.try_wait()? else { return Ok(false) };
         self.child = None;
         self.died = Some(Instant::now());
-        println!("node {} ended ({status}); to start it again: yakt {}", self.id, self.args().join(" "));
+        println!(
+            "node {} ended ({status}); to start it again: yakt {}",
+            self.id,
+            self.args().join(" ")
+        );
         Ok(true)
     }
 }
@@ -119,7 +125,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 fn plan(args: &Args) -> Result<Vec<Process>, Failure> {
     let last = u32::from(args.port) + 10 * u32::from(args.nodes - 1) + 1;
     if last > u32::from(u16::MAX) {
-        return Err(format!("{} nodes from port {} on would need port {last}", args.nodes, args.port).into());
+        return Err(format!(
+            "{} nodes from port {} on would need port {last}",
+            args.nodes, args.port
+        )
+        .into());
     }
     let node = |id: u16| {
         let port = args.port + 10 * (id - 1);
@@ -146,7 +156,13 @@ async fn supervise(nodes: &mut [Process], restart: bool) -> Result<(), Failure> 
     println!("{} nodes are ready after {:.1} s", nodes.len(), started.elapsed().as_secs_f64());
     for node in nodes.iter() {
         let pid = node.child.as_ref().and_then(Child::id).unwrap_or_default();
-        println!("  node {}: pid {pid}, raft {}, http://{}, log {}", node.id, node.raft, node.http, node.log.display());
+        println!(
+            "  node {}: pid {pid}, raft {}, http://{}, log {}",
+            node.id,
+            node.raft,
+            node.http,
+            node.log.display()
+        );
     }
     println!("Ctrl-C stops them all; kill -9 a pid and watch");
     let mut shown = String::new();
@@ -172,11 +188,15 @@ async fn wait_until_ready(nodes: &mut [Process], started: Instant) -> Result<(),
         while !client::ready(&nodes[position].http).await {
             for node in nodes.iter_mut() {
                 if node.look()? {
-                    return Err(format!("node {} did not start:\n{}", node.id, tail(&node.log)).into());
+                    return Err(
+                        format!("node {} did not start:\n{}", node.id, tail(&node.log)).into()
+                    );
                 }
             }
             if started.elapsed() > START_LIMIT {
-                return Err(format!("the cluster is not ready after {} s", START_LIMIT.as_secs()).into());
+                return Err(
+                    format!("the cluster is not ready after {} s", START_LIMIT.as_secs()).into()
+                );
             }
             sleep(WATCH_INTERVAL).await;
         }
@@ -190,7 +210,8 @@ async fn leadership(nodes: &[Process]) -> String {
     let asked = futures_util::future::join_all(alive.map(|node| client::cluster(&node.http))).await;
     let answers: Vec<_> = asked.into_iter().flatten().collect();
     let up: Vec<_> = answers.iter().map(|answer| answer.node.to_string()).collect();
-    let newest = answers.iter().filter(|answer| answer.leader.is_some()).max_by_key(|answer| answer.term);
+    let newest =
+        answers.iter().filter(|answer| answer.leader.is_some()).max_by_key(|answer| answer.term);
     match newest.and_then(|answer| Some((answer.leader?, answer.term))) {
         Some((leader, term)) if answers.iter().any(|answer| answer.node == leader) => {
             format!("leader: node {leader} (term {term}), up: {}", up.join(" "))

@@ -141,7 +141,10 @@ pub mod rt {
     }
 
     /// `future`'s output, or `None` when it took longer than `limit`.
-    pub async fn timeout<E: Env, F: Future + Send>(limit: Duration, future: F) -> Option<F::Output> {
+    pub async fn timeout<E: Env, F: Future + Send>(
+        limit: Duration,
+        future: F,
+    ) -> Option<F::Output> {
         E::Runtime::timeout(limit, future).await.ok()
     }
 

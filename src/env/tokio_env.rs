@@ -48,9 +48,7 @@ impl Env for TokioEnv {
     }
 
     fn wall_clock(&self) -> Duration {
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default()
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
     }
 
     fn open_disk(&self, dir: &Path, name: &str) -> io::Result<FileBackend> {

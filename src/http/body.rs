@@ -25,7 +25,8 @@ impl<R> Body<R> {
     /// The fields as a `T`. Fields that `T` does not know are ignored: a record that was read may be sent
     /// back whole, server-set fields included.
     pub(super) fn parse<T: DeserializeOwned>(self) -> Result<T, Problem> {
-        T::deserialize(self.fields).map_err(|error| Problem::bad_request("invalid_field", error.to_string()))
+        T::deserialize(self.fields)
+            .map_err(|error| Problem::bad_request("invalid_field", error.to_string()))
     }
 }
 
@@ -36,7 +37,8 @@ impl<E: Env, R: Fields> FromRequest<Node<E>> for Body<R> {
         let (parts, body) = request.into_parts();
         check_content_type(&parts.headers)?;
         let bytes = rt::timeout::<E, _>(REQUEST_DEADLINE, collect(&parts.headers, body)).await;
-        let bytes = bytes.ok_or_else(|| Problem::request_timeout("the body did not arrive in time"))??;
+        let bytes =
+            bytes.ok_or_else(|| Problem::request_timeout("the body did not arrive in time"))??;
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| Problem::bad_request("malformed_json", error.to_string()))?;
         let idempotency = write::idempotency_key(&parts.headers, parts.uri.path(), &value)?;
@@ -57,8 +59,10 @@ fn check_content_type(headers: &header::HeaderMap) -> Result<(), Problem> {
 }
 
 async fn collect(headers: &header::HeaderMap, body: axum::body::Body) -> Result<Bytes, Problem> {
-    let too_large = || Problem::body_too_large(format!("a body may have at most {BODY_BYTES_MAX} bytes"));
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let too_large =
+        || Problem::body_too_large(format!("a body may have at most {BODY_BYTES_MAX} bytes"));
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     // Refuse what is too large before it is sent, where the client says so.
     if announced.is_some_and(|length: u64| length > BODY_BYTES_MAX as u64) {
         return Err(too_large());
@@ -81,7 +85,10 @@ fn unwrap_envelope<R: Fields>(value: Value) -> Result<Value, Problem> {
     if let Some(name) = object.get("name")
         && name != R::NAME
     {
-        return Err(Problem::bad_request("wrong_record", format!("expected a {}, not a {name}", R::NAME)));
+        return Err(Problem::bad_request(
+            "wrong_record",
+            format!("expected a {}, not a {name}", R::NAME),
+        ));
     }
     Ok(object.remove("fields").unwrap_or_default())
 }

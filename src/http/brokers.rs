@@ -14,8 +14,9 @@ use super::problem::Problem;
 use super::write::{commit, idempotency_key, new_uuid};
 use crate::env::Env;
 use crate::metadata::{
-    BrokerId, BrokerRef, BrokerStatus, Change, Epoch, Host, Port, RackId, RegisterBroker, RegisterBrokerRecord,
-    RegistrationChangeBrokerRecord, SecurityProtocol, UnregisterBroker, UpdateBroker, Uuid,
+    BrokerId, BrokerRef, BrokerStatus, Change, Epoch, Host, Port, RackId, RegisterBroker,
+    RegisterBrokerRecord, RegistrationChangeBrokerRecord, SecurityProtocol, UnregisterBroker,
+    UpdateBroker, Uuid,
 };
 use crate::node::{Node, REQUEST_DEADLINE};
 
@@ -67,7 +68,8 @@ pub(super) async fn update<E: Env>(
     let request: Update = body.parse()?;
     let broker = request.broker_id.or(request.uuid.map(BrokerRef::Uuid));
     let change = Change::UpdateBroker(UpdateBroker {
-        broker: broker.ok_or_else(|| Problem::bad_request("invalid_field", "missing field `brokerId`"))?,
+        broker: broker
+            .ok_or_else(|| Problem::bad_request("invalid_field", "missing field `brokerId`"))?,
         host: request.broker_host,
         port: request.broker_port,
         security_protocol: request.security_protocol,
@@ -103,6 +105,8 @@ pub(super) async fn by_id<E: Env>(
 ) -> Result<Response, Problem> {
     let image = node.read(consistency, REQUEST_DEADLINE).await?;
     let record = image.state.broker(&broker);
-    let record = record.ok_or_else(|| Problem::not_found("unknown_broker", format!("there is no broker {broker}")))?;
+    let record = record.ok_or_else(|| {
+        Problem::not_found("unknown_broker", format!("there is no broker {broker}"))
+    })?;
     Ok(Json(record).into_response())
 }

@@ -21,7 +21,8 @@ impl<E: Env> FromRequestParts<Node<E>> for Freshness {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _node: &Node<E>) -> Result<Self, Problem> {
-        let query = Query::<FreshnessQuery>::try_from_uri(&parts.uri).map_err(|error| bad_query(&error))?;
+        let query =
+            Query::<FreshnessQuery>::try_from_uri(&parts.uri).map_err(|error| bad_query(&error))?;
         match query.0.consistency.as_deref() {
             None | Some("linearizable") => Ok(Self(Consistency::Linearizable)),
             Some("stale") => Ok(Self(Consistency::Stale)),
@@ -45,7 +46,8 @@ impl<E: Env> FromRequestParts<Node<E>> for BrokerPath {
 
     async fn from_request_parts(parts: &mut Parts, node: &Node<E>) -> Result<Self, Problem> {
         let text = path_text(parts, node).await?;
-        let id = text.parse().ok().and_then(|id: u32| BrokerId::try_from(id).ok()).map(BrokerRef::Id);
+        let id =
+            text.parse().ok().and_then(|id: u32| BrokerId::try_from(id).ok()).map(BrokerRef::Id);
         let uuid = || Uuid::try_parse(&text).ok().map(BrokerRef::Uuid);
         let detail = || format!("{text:?} is neither a broker's id nor its internal UUID");
         id.or_else(uuid).map(Self).ok_or_else(|| Problem::bad_request("invalid_path", detail()))
@@ -61,7 +63,9 @@ impl<E: Env> FromRequestParts<Node<E>> for OffsetPath {
     async fn from_request_parts(parts: &mut Parts, node: &Node<E>) -> Result<Self, Problem> {
         let text = path_text(parts, node).await?;
         let offset = text.parse().ok().and_then(Timestamp::from_seconds_f64);
-        let detail = || format!("{text:?} is not an offset: a number of seconds, as an earlier answer gave it");
+        let detail = || {
+            format!("{text:?} is not an offset: a number of seconds, as an earlier answer gave it")
+        };
         offset.map(Self).ok_or_else(|| Problem::bad_request("invalid_path", detail()))
     }
 }

@@ -14,7 +14,8 @@ use super::extract::{Freshness, OffsetPath, bad_query};
 use super::problem::Problem;
 use crate::env::Env;
 use crate::metadata::{
-    Audience, Changes, Fields, Image, SnapshotKind, Stamped, State as Metadata, Timestamp, snapshot_kind,
+    Audience, Changes, Fields, Image, SnapshotKind, Stamped, State as Metadata, Timestamp,
+    snapshot_kind,
 };
 use crate::node::{Consistency, Node, REQUEST_DEADLINE};
 
@@ -48,7 +49,12 @@ async fn poll<E: Env>(
     uri: &Uri,
     audience: Audience,
 ) -> Result<Response, Problem> {
-    let diff = match Query::<ModeQuery>::try_from_uri(uri).map_err(|error| bad_query(&error))?.0.mode.as_deref() {
+    let diff = match Query::<ModeQuery>::try_from_uri(uri)
+        .map_err(|error| bad_query(&error))?
+        .0
+        .mode
+        .as_deref()
+    {
         None | Some("snapshot") => false,
         Some("diff") => true,
         Some(other) => {

@@ -76,10 +76,13 @@ impl From<Rejection> for Problem {
 impl From<ProposeError> for Problem {
     fn from(error: ProposeError) -> Self {
         match error {
-            ProposeError::NoLeader => Self::unavailable("no_leader", "no leader could be reached; nothing was changed"),
-            ProposeError::Overloaded => {
-                Self::unavailable("overloaded", "too many requests are under way; nothing was changed")
+            ProposeError::NoLeader => {
+                Self::unavailable("no_leader", "no leader could be reached; nothing was changed")
             }
+            ProposeError::Overloaded => Self::unavailable(
+                "overloaded",
+                "too many requests are under way; nothing was changed",
+            ),
             ProposeError::Unknown => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "outcome_unknown",
@@ -96,7 +99,9 @@ impl From<ReadError> for Problem {
                 "no_leader",
                 "no leader could be reached; ?consistency=stale reads what this node has",
             ),
-            ReadError::Starting => Self::unavailable("starting", "this node has not joined its cluster yet"),
+            ReadError::Starting => {
+                Self::unavailable("starting", "this node has not joined its cluster yet")
+            }
         }
     }
 }

@@ -53,9 +53,10 @@ pub async fn serve<E: Env>(listener: E::Listener, router: Router, mut stop: watc
 }
 
 async fn connection<E: Env>(stream: E::Stream, router: Router, mut stop: watch::Receiver<bool>) {
-    let service = TowerToHyperService::new(MapRequest::new(router, |request: hyper::Request<hyper::body::Incoming>| {
-        request.map(axum::body::Body::new)
-    }));
+    let service = TowerToHyperService::new(MapRequest::new(
+        router,
+        |request: hyper::Request<hyper::body::Incoming>| request.map(axum::body::Body::new),
+    ));
     let connection = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(true)

@@ -12,8 +12,8 @@ use super::problem::Problem;
 use super::write::{commit, new_uuid};
 use crate::env::Env;
 use crate::metadata::{
-    BrokerRef, Change, CreatePartition, CreateTopic, LeaderChoice, PartitionId, PartitionRecord, TopicName,
-    TopicRecord, Uuid,
+    BrokerRef, Change, CreatePartition, CreateTopic, LeaderChoice, PartitionId, PartitionRecord,
+    TopicName, TopicRecord, Uuid,
 };
 use crate::node::{Node, REQUEST_DEADLINE};
 
@@ -39,7 +39,9 @@ pub(super) async fn by_name<E: Env>(
 ) -> Result<Response, Problem> {
     let image = node.read(consistency, REQUEST_DEADLINE).await?;
     let topic = image.state.topic_by_name(&name);
-    let topic = topic.ok_or_else(|| Problem::not_found("unknown_topic", format!("there is no topic {name:?}")))?;
+    let topic = topic.ok_or_else(|| {
+        Problem::not_found("unknown_topic", format!("there is no topic {name:?}"))
+    })?;
     Ok(Json(topic).into_response())
 }
 
@@ -61,7 +63,10 @@ struct Partition {
 /// A broker, `""` for nobody, or nothing for whom the rules choose.
 fn leader<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LeaderChoice, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a broker's integer id, its internal UUID, or \"\" for no leader")]
+    #[serde(
+        untagged,
+        expecting = "a broker's integer id, its internal UUID, or \"\" for no leader"
+    )]
     enum Choice {
         Broker(BrokerRef),
         Text(Empty),

@@ -64,7 +64,8 @@ impl<E: Env> Node<E> {
             for addr in self.member_addrs(running) {
                 let target = Target { addr, node: None, cluster: Some(running.identity.cluster) };
                 let channel = Channel::new(self.inner.env.clone(), target);
-                let request = Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };
+                let request =
+                    Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };
                 match channel.call(request, JOIN_LIMIT).await {
                     Ok(Response::Joined) => return Ok(()),
                     Ok(Response::Refused(reason)) => return Err(Refused(reason)),
@@ -80,7 +81,8 @@ impl<E: Env> Node<E> {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        membership.get_node(&self.id()) == Some(peer) && membership.voter_ids().any(|id| id == self.id())
+        membership.get_node(&self.id()) == Some(peer)
+            && membership.voter_ids().any(|id| id == self.id())
     }
 
     /// The leader's address first, if known, then where other members may be.
@@ -89,7 +91,12 @@ impl<E: Env> Node<E> {
         let metrics = metrics.borrow_watched();
         let members = metrics.membership_config.membership();
         let mut addrs = Vec::new();
-        addrs.extend(metrics.current_leader.and_then(|id| members.get_node(&id)).map(|peer| peer.raft.clone()));
+        addrs.extend(
+            metrics
+                .current_leader
+                .and_then(|id| members.get_node(&id))
+                .map(|peer| peer.raft.clone()),
+        );
         addrs.extend(self.inner.options.ensemble.iter().cloned());
         addrs.extend(members.nodes().map(|(_, peer)| peer.raft.clone()));
         addrs.retain(|addr| *addr != self.inner.options.raft_addr);
@@ -118,7 +125,8 @@ impl<E: Env> Node<E> {
             let metrics = running.raft.metrics();
             let metrics = metrics.borrow_watched();
             let membership = metrics.membership_config.membership();
-            let clash = membership.nodes().find(|(id, other)| **id != node && other.raft == peer.raft);
+            let clash =
+                membership.nodes().find(|(id, other)| **id != node && other.raft == peer.raft);
             let voter = membership.voter_ids().any(|id| id == node);
             (membership.get_node(&node).cloned(), voter, clash.map(|(id, _)| *id))
         };

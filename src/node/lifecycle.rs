@@ -83,13 +83,18 @@ impl<E: Env> Node<E> {
             raft: running.raft.clone(),
         };
         let node = self.clone();
-        let serving = rt::spawn::<E, _>(self.clone().until_stopped(server::serve(listener, local, move |request| {
-            let node = node.clone();
-            async move { node.answer(request).await }
-        })));
+        let serving = rt::spawn::<E, _>(self.clone().until_stopped(server::serve(
+            listener,
+            local,
+            move |request| {
+                let node = node.clone();
+                async move { node.answer(request).await }
+            },
+        )));
         running.raft.run();
 
-        let ended = E::Runtime::select3(self.stopped(), self.fatal(running), self.work(running)).await;
+        let ended =
+            E::Runtime::select3(self.stopped(), self.fatal(running), self.work(running)).await;
         let result = match ended {
             Select3::First(()) => {
                 self.hand_over(running).await;
@@ -104,7 +109,12 @@ impl<E: Env> Node<E> {
             if !matches!(shutdown, Some(Ok(()))) {
                 return Err(RunError::Fatal("Raft did not stop in time".to_owned()));
             }
-            running.log.writer().flush().await.map_err(|error| RunError::Fatal(error.to_string()))?;
+            running
+                .log
+                .writer()
+                .flush()
+                .await
+                .map_err(|error| RunError::Fatal(error.to_string()))?;
         }
         result
     }
@@ -118,22 +128,30 @@ impl<E: Env> Node<E> {
             None => {
                 let founder = options.ensemble.is_empty();
                 let cluster = if founder { random_uuid::<E>() } else { self.identify().await? };
-                let identity = Identity { cluster, node: options.id, directory: random_uuid::<E>(), founder };
+                let identity =
+                    Identity { cluster, node: options.id, directory: random_uuid::<E>(), founder };
                 store.claim(identity).await.map_err(OpenError::Io)?;
                 identity
             }
         };
         let listener = env.listen(&options.raft_addr).await;
-        let listener =
-            listener.map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
+        let listener = listener
+            .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
         let (log, snapshots) = store.into_parts().await?;
         let (state_machine, images) = StateMachine::new(snapshots);
-        let network = Network::new(env.clone(), options.id, identity.cluster, options.raft.snapshot_chunk_bytes);
-        let config = raft_config(&options.raft).map_err(|error| RunError::Options(error.to_string()))?;
-        let raft = Raft::<E>::build(options.id, config, network.clone(), log.clone(), state_machine)
-            .await
-            .map_err(|error| RunError::Fatal(error.to_string()))?;
+        let network = Network::new(
+            env.clone(),
+            options.id,
+            identity.cluster,
+            options.raft.snapshot_chunk_bytes,
+        );
+        let config =
+            raft_config(&options.raft).map_err(|error| RunError::Options(error.to_string()))?;
+        let raft =
+            Raft::<E>::build(options.id, config, network.clone(), log.clone(), state_machine)
+                .await
+                .map_err(|error| RunError::Fatal(error.to_string()))?;
         let running = Running { identity, raft, log, network, images };
         assert!(self.inner.running.set(running).is_ok(), "a node runs once");
         Ok(listener)
@@ -209,7 +227,8 @@ impl<E: Env> Node<E> {
             }
             let handed_over = async {
                 let mut metrics = running.raft.server_metrics();
-                while metrics.borrow_watched().current_leader.is_none_or(|known| known == self.id()) {
+                while metrics.borrow_watched().current_leader.is_none_or(|known| known == self.id())
+                {
                     if metrics.changed().await.is_err() {
                         return;
                     }
@@ -226,7 +245,8 @@ impl<E: Env> Node<E> {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
-        let voters = metrics.membership_config.membership().voter_ids().filter(|id| *id != self.id());
+        let voters =
+            metrics.membership_config.membership().voter_ids().filter(|id| *id != self.id());
         voters.max_by_key(|id| replication.get(id).cloned().flatten())
     }
 

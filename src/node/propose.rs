@@ -86,7 +86,12 @@ impl<E: Env> Node<E> {
         }
     }
 
-    async fn attempt(&self, change: &Change, idempotency: Option<&IdempotencyKey>, limit: Duration) -> Attempt {
+    async fn attempt(
+        &self,
+        change: &Change,
+        idempotency: Option<&IdempotencyKey>,
+        limit: Duration,
+    ) -> Attempt {
         let Some(running) = self.running() else { return Attempt::NotTaken };
         match leader(running) {
             None => Attempt::NotTaken,
@@ -94,10 +99,13 @@ impl<E: Env> Node<E> {
                 self.write(running, change.clone(), idempotency.cloned(), limit).await
             }
             Some(leader) => {
-                let request = Request::Propose { change: change.clone(), idempotency: idempotency.cloned() };
+                let request =
+                    Request::Propose { change: change.clone(), idempotency: idempotency.cloned() };
                 match self.ask_leader(running, leader, request, limit).await {
                     Ok(Response::Applied(applied)) => Attempt::Applied((*applied).clone()),
-                    Ok(Response::NotLeader(_) | Response::Refused(_) | Response::Unavailable(_))
+                    Ok(
+                        Response::NotLeader(_) | Response::Refused(_) | Response::Unavailable(_),
+                    )
                     | Err(CallError::NotSent(_)) => Attempt::NotTaken,
                     Ok(_) | Err(CallError::Lost(_) | CallError::Timeout) => Attempt::Unknown,
                 }
@@ -121,7 +129,9 @@ impl<E: Env> Node<E> {
         match rt::timeout::<E, _>(limit, write).await {
             Some(Ok(response)) => response.data.0.map_or(Attempt::Unknown, Attempt::Applied),
             // openraft refused it before it entered the log.
-            Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Attempt::NotTaken,
+            Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                Attempt::NotTaken
+            }
             Some(Err(_)) | None => Attempt::Unknown,
         }
     }
@@ -150,7 +160,9 @@ impl<E: Env> Node<E> {
         let deposed = Box::pin(self.leader_is_not(running, leader));
         match E::Runtime::select2(call, deposed).await {
             Select2::First(answer) => answer,
-            Select2::Second(()) => Err(CallError::Lost(std::io::ErrorKind::ConnectionAborted.into())),
+            Select2::Second(()) => {
+                Err(CallError::Lost(std::io::ErrorKind::ConnectionAborted.into()))
+            }
         }
     }
 
@@ -158,7 +170,8 @@ impl<E: Env> Node<E> {
     async fn leader_is_not(&self, running: &Running<E>, leader: NodeId) {
         let mut metrics = running.raft.server_metrics();
         loop {
-            let other = metrics.borrow_watched().current_leader.is_some_and(|known| known != leader);
+            let other =
+                metrics.borrow_watched().current_leader.is_some_and(|known| known != leader);
             if other || metrics.changed().await.is_err() {
                 return;
             }

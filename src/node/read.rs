@@ -52,7 +52,11 @@ impl<E: Env> Node<E> {
     /// # Errors
     ///
     /// See [`ReadError`].
-    pub async fn read(&self, consistency: Consistency, limit: Duration) -> Result<Frozen<E>, ReadError> {
+    pub async fn read(
+        &self,
+        consistency: Consistency,
+        limit: Duration,
+    ) -> Result<Frozen<E>, ReadError> {
         let running = self.running().ok_or(ReadError::Starting)?;
         if consistency == Consistency::Stale {
             return Ok(Arc::clone(&running.images.borrow()));
@@ -74,7 +78,11 @@ impl<E: Env> Node<E> {
     /// # Errors
     ///
     /// See [`ReadError`].
-    pub async fn read_with_time(&self, consistency: Consistency, limit: Duration) -> Result<Frozen<E>, ReadError> {
+    pub async fn read_with_time(
+        &self,
+        consistency: Consistency,
+        limit: Duration,
+    ) -> Result<Frozen<E>, ReadError> {
         if consistency == Consistency::Stale {
             return self.read(consistency, limit).await;
         }
@@ -106,7 +114,9 @@ impl<E: Env> Node<E> {
             async move { rt::timeout::<E, _>(ROUND_LIMIT, node.read_index()).await.flatten() }
         };
         let ReadIndex { index, now } = self.inner.read_index.join::<E, _>(round).await?;
-        let image = wait(running, |image| image.applied.is_some_and(|applied| applied.index() >= index)).await;
+        let image =
+            wait(running, |image| image.applied.is_some_and(|applied| applied.index() >= index))
+                .await;
         Some((now, image))
     }
 
@@ -115,7 +125,8 @@ impl<E: Env> Node<E> {
         let running = self.running()?;
         match leader(running)? {
             leader if leader == self.id() => self.read_index_here().await,
-            leader => match self.ask_leader(running, leader, Request::ReadIndex, ROUND_LIMIT).await {
+            leader => match self.ask_leader(running, leader, Request::ReadIndex, ROUND_LIMIT).await
+            {
                 Ok(Response::ReadIndex(read_index)) => Some(read_index),
                 _ => None,
             },
@@ -136,14 +147,22 @@ impl<E: Env> Node<E> {
         let node = self.clone();
         let round = move || {
             let node = node.clone();
-            async move { node.propose(Change::Tick, None, ROUND_LIMIT).await.ok().map(|applied| applied.stamp) }
+            async move {
+                node.propose(Change::Tick, None, ROUND_LIMIT)
+                    .await
+                    .ok()
+                    .map(|applied| applied.stamp)
+            }
         };
         self.inner.ticks.join::<E, _>(round).await
     }
 }
 
 /// Waits for an image that is `ready`.
-async fn wait<E: Env>(running: &Running<E>, ready: impl Fn(&Image<rt::Instant<E>>) -> bool) -> Frozen<E> {
+async fn wait<E: Env>(
+    running: &Running<E>,
+    ready: impl Fn(&Image<rt::Instant<E>>) -> bool,
+) -> Frozen<E> {
     let mut images = running.images.clone();
     let waited = images.wait_for(|image| ready(image)).await.map(|image| Arc::clone(&image));
     match waited {

@@ -64,7 +64,14 @@ impl<E: Env> Node<E> {
     pub fn status(&self) -> ClusterStatus {
         let Some(running) = self.running() else {
             let (node, cluster_id) = (self.id(), None);
-            return ClusterStatus { cluster_id, node, leader: None, term: 0, committed: 0, nodes: Vec::new() };
+            return ClusterStatus {
+                cluster_id,
+                node,
+                leader: None,
+                term: 0,
+                committed: 0,
+                nodes: Vec::new(),
+            };
         };
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -79,10 +86,19 @@ impl<E: Env> Node<E> {
             };
             let matched = match &metrics.replication {
                 _ if id == self.id() => metrics.last_log_index,
-                Some(replication) => replication.get(&id).and_then(|matched| matched.as_ref()).map(|m| m.index()),
+                Some(replication) => {
+                    replication.get(&id).and_then(|matched| matched.as_ref()).map(|m| m.index())
+                }
                 None => None,
             };
-            MemberStatus { id, raft: peer.raft.clone(), http: peer.http.clone(), role, voter, matched }
+            MemberStatus {
+                id,
+                raft: peer.raft.clone(),
+                http: peer.http.clone(),
+                role,
+                voter,
+                matched,
+            }
         });
         ClusterStatus {
             cluster_id: Some(running.identity.cluster),

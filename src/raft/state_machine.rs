@@ -86,7 +86,11 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             let expected = self.current.applied.map_or(0, |applied| applied.index() + 1);
-            assert_eq!(entry.log_id.index(), expected, "entries are applied in log order, each once");
+            assert_eq!(
+                entry.log_id.index(),
+                expected,
+                "entries are applied in log order, each once"
+            );
             self.current.applied = Some(entry.log_id);
             let reply = match entry.payload {
                 EntryPayload::Blank => Reply(None),
@@ -141,8 +145,10 @@ impl<E: Env> RaftSnapshotBuilder<TypeConfig<E>> for SnapshotBuilder<E> {
     type SnapshotData = Arc<[u8]>;
 
     async fn build_snapshot(&mut self) -> io::Result<NodeSnapshot> {
-        let meta =
-            SnapshotMeta { last_log_id: self.image.applied, last_membership: self.image.membership.clone() };
+        let meta = SnapshotMeta {
+            last_log_id: self.image.applied,
+            last_membership: self.image.membership.clone(),
+        };
         let state = self.image.state.clone();
         let encoded = self.snapshots.env().blocking(move || state.encode()).await?;
         let snapshot: Arc<[u8]> = encoded.into();

@@ -123,7 +123,11 @@ impl<E: Env> Channel<E> {
     /// # Errors
     ///
     /// See [`CallError`]; after [`CallError::Timeout`] the connection is closed.
-    pub async fn call(&self, request: Request<E>, limit: Duration) -> Result<Response<E>, CallError> {
+    pub async fn call(
+        &self,
+        request: Request<E>,
+        limit: Duration,
+    ) -> Result<Response<E>, CallError> {
         let started = rt::now::<E>();
         self.connect(limit).await?;
         let left = limit.saturating_sub(rt::now::<E>() - started);
@@ -174,7 +178,10 @@ impl<E: Env> Channel<E> {
         }
     }
 
-    fn enqueue(&self, request: Request<E>) -> Result<(u64, oneshot::Receiver<Response<E>>), CallError> {
+    fn enqueue(
+        &self,
+        request: Request<E>,
+    ) -> Result<(u64, oneshot::Receiver<Response<E>>), CallError> {
         let not_sent = |kind: io::ErrorKind| CallError::NotSent(kind.into());
         let link = self.live().ok_or_else(|| not_sent(io::ErrorKind::NotConnected))?;
         // Hold the lock over the queueing, so that frames are queued in the order of their numbers.
@@ -182,7 +189,11 @@ impl<E: Env> Channel<E> {
         let number = calls.next;
         let frame = frame::encode(&Call { number, request }).map_err(CallError::NotSent)?;
         let (answer, answered) = oneshot::channel();
-        calls.waiting.as_mut().ok_or_else(|| not_sent(io::ErrorKind::NotConnected))?.insert(number, answer);
+        calls
+            .waiting
+            .as_mut()
+            .ok_or_else(|| not_sent(io::ErrorKind::NotConnected))?
+            .insert(number, answer);
         calls.next += 1;
         if link.frames.try_send(frame).is_err() {
             if let Some(waiting) = calls.waiting.as_mut() {
@@ -231,7 +242,11 @@ async fn run<E: Env>(
     drop(lock(&calls).waiting.take());
 }
 
-async fn write<S: AsyncWrite + Unpin>(mut stream: S, hello: Vec<u8>, mut queue: mpsc::Receiver<Vec<u8>>) {
+async fn write<S: AsyncWrite + Unpin>(
+    mut stream: S,
+    hello: Vec<u8>,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+) {
     let mut bytes = hello;
     while let Some(frame) = queue.recv().await {
         bytes.extend_from_slice(&frame);

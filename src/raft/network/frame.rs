@@ -19,7 +19,10 @@ const LENGTH_BYTES: usize = 4;
 /// [`io::ErrorKind::InvalidData`] when it is larger than a receiver would take.
 pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let body = codec::encode_versioned(message);
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BYTES_MAX).ok_or_else(|| too_large(body.len()))?;
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|_| body.len() <= FRAME_BYTES_MAX)
+        .ok_or_else(|| too_large(body.len()))?;
     let mut frame = Vec::with_capacity(LENGTH_BYTES + body.len());
     frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(&body);
@@ -32,7 +35,9 @@ pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
 ///
 /// The connection's, [`io::ErrorKind::UnexpectedEof`] inside a frame, and
 /// [`io::ErrorKind::InvalidData`] for a frame that is too large or does not decode.
-pub async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
+pub async fn read<T: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<T>> {
     let mut length = [0; LENGTH_BYTES];
     if stream.read(&mut length[..1]).await? == 0 {
         return Ok(None);

@@ -14,8 +14,8 @@ use openraft::errors::{
 };
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AsyncRuntime, OptionalSend};
 use uuid::Uuid;
@@ -68,7 +68,8 @@ impl<E: Env> Network<E> {
     }
 
     fn channel(&self, node: NodeId, addr: &str) -> Channel<E> {
-        let target = Target { addr: addr.to_owned(), node: Some(node), cluster: Some(self.cluster) };
+        let target =
+            Target { addr: addr.to_owned(), node: Some(node), cluster: Some(self.cluster) };
         Channel::new(self.env.clone(), target)
     }
 }
@@ -104,11 +105,17 @@ impl<E: Env> PeerClient<E> {
             // openraft backs off from an unreachable peer, and retries a merely failed one at once.
             CallError::NotSent(error) => Unreachable::new(&error).into(),
             CallError::Lost(error) => NetworkError::new(&error).into(),
-            CallError::Timeout => Timeout { action, id: self.id, target: self.target, timeout }.into(),
+            CallError::Timeout => {
+                Timeout { action, id: self.id, target: self.target, timeout }.into()
+            }
         }
     }
 
-    async fn vote_call(&self, request: Request<E>, option: &RPCOption) -> Result<VoteResponse<TypeConfig<E>>, Rpc<E>> {
+    async fn vote_call(
+        &self,
+        request: Request<E>,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig<E>>, Rpc<E>> {
         let limit = option.soft_ttl();
         let answer = self.control.call(request, limit).await;
         match answer.map_err(|error| self.error(error, RPCTypes::Vote, limit))? {
@@ -124,7 +131,11 @@ impl<E: Env> PeerClient<E> {
     ) -> Result<SnapshotResponse<TypeConfig<E>>, Rpc<E>> {
         let wrap = |error, limit| self.error(error, RPCTypes::InstallSnapshot, limit);
         let data = snapshot.snapshot;
-        let begin = Request::SnapshotBegin { vote, meta: Box::new(snapshot.meta), bytes: data.len() as u64 };
+        let begin = Request::SnapshotBegin {
+            vote,
+            meta: Box::new(snapshot.meta),
+            bytes: data.len() as u64,
+        };
         let mut answer = self.bulk.call(begin, SNAPSHOT_CHUNK_DEADLINE).await;
         let mut chunks = data.chunks(self.snapshot_chunk_bytes).peekable();
         loop {
@@ -134,10 +145,17 @@ impl<E: Env> PeerClient<E> {
                 other => return Err(unexpected(&other)),
             }
             let Some(chunk) = chunks.next() else {
-                return Err(NetworkError::<TypeConfig<E>>::from_string("the peer wants more than there is").into());
+                return Err(NetworkError::<TypeConfig<E>>::from_string(
+                    "the peer wants more than there is",
+                )
+                .into());
             };
             // `begin`, not `call`: a chunk means nothing on a new connection.
-            let limit = if chunks.peek().is_none() { SNAPSHOT_INSTALL_DEADLINE } else { SNAPSHOT_CHUNK_DEADLINE };
+            let limit = if chunks.peek().is_none() {
+                SNAPSHOT_INSTALL_DEADLINE
+            } else {
+                SNAPSHOT_CHUNK_DEADLINE
+            };
             answer = self.bulk.begin(Request::SnapshotChunk(chunk.to_vec()), limit).await;
         }
     }
@@ -145,8 +163,12 @@ impl<E: Env> PeerClient<E> {
 
 fn unexpected<E: Env>(response: &Response<E>) -> Rpc<E> {
     let error = match response {
-        Response::Refused(reason) | Response::Unavailable(reason) => io::Error::other(reason.clone()),
-        other => io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer: {other:?}")),
+        Response::Refused(reason) | Response::Unavailable(reason) => {
+            io::Error::other(reason.clone())
+        }
+        other => {
+            io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer: {other:?}"))
+        }
     };
     // A peer that answers nonsense is no better than one that does not answer: back off.
     Unreachable::new(&error).into()
@@ -171,13 +193,17 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
         &'s mut self,
         input: S,
         _option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig<E>>, Rpc<E>>>, Rpc<E>>>
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig<E>>, Rpc<E>>>, Rpc<E>>,
+    >
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig<E>>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
             let connected = self.bulk.connect(APPEND_DEADLINE).await;
-            connected.map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))?;
+            connected
+                .map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))?;
             let peer = &*self;
             let answers = input
                 // `begin` queues the request here and now, so requests leave in order although their
@@ -186,7 +212,9 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
                 .map(move |request| peer.bulk.begin(Request::Append(request), APPEND_DEADLINE))
                 .buffered(PIPELINE_DEPTH_MAX)
                 .map(move |answer| {
-                    let answer = answer.map_err(|error| peer.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))?;
+                    let answer = answer.map_err(|error| {
+                        peer.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE)
+                    })?;
                     match answer {
                         Response::Append(result) => Ok(result),
                         other => Err(unexpected(&other)),
@@ -220,7 +248,9 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig<E>>, StreamingError<TypeConfig<E>>> {
-        match E::Runtime::select2(Box::pin(cancel), Box::pin(self.send_snapshot(vote, snapshot))).await {
+        match E::Runtime::select2(Box::pin(cancel), Box::pin(self.send_snapshot(vote, snapshot)))
+            .await
+        {
             openraft_rt::Select2::First(closed) => Err(StreamingError::Closed(closed)),
             openraft_rt::Select2::Second(result) => result.map_err(StreamingError::from),
         }

@@ -54,7 +54,9 @@ where
 {
     loop {
         match listener.accept().await {
-            Ok(stream) => drop(rt::spawn::<E, _>(connection(stream, local.clone(), handle.clone()))),
+            Ok(stream) => {
+                drop(rt::spawn::<E, _>(connection(stream, local.clone(), handle.clone())))
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a Raft connection");
                 rt::sleep::<E>(ACCEPT_BACKOFF).await;
@@ -151,8 +153,12 @@ where
                 }
                 None
             }
-            (None, Request::SnapshotBegin { vote, meta, bytes }) => Some(receiving.begin(vote, *meta, bytes)),
-            (None, Request::SnapshotChunk(chunk)) => Some(receiving.chunk(&chunk, &local.raft).await),
+            (None, Request::SnapshotBegin { vote, meta, bytes }) => {
+                Some(receiving.begin(vote, *meta, bytes))
+            }
+            (None, Request::SnapshotChunk(chunk)) => {
+                Some(receiving.chunk(&chunk, &local.raft).await)
+            }
             (None, request) => {
                 let (raft, handle, answers) = (local.raft.clone(), handle.clone(), answers.clone());
                 let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
@@ -181,11 +187,16 @@ where
 {
     let stopped = |error: &dyn std::fmt::Display| Response::Unavailable(error.to_string());
     match request {
-        Request::Vote(request) => raft.vote(request).await.map_or_else(|e| stopped(&e), Response::Vote),
-        Request::PreVote(request) => raft.pre_vote(request).await.map_or_else(|e| stopped(&e), Response::Vote),
-        Request::TransferLeader(request) => {
-            raft.handle_transfer_leader(request).await.map_or_else(|e| stopped(&e), Response::TransferLeader)
+        Request::Vote(request) => {
+            raft.vote(request).await.map_or_else(|e| stopped(&e), Response::Vote)
         }
+        Request::PreVote(request) => {
+            raft.pre_vote(request).await.map_or_else(|e| stopped(&e), Response::Vote)
+        }
+        Request::TransferLeader(request) => raft
+            .handle_transfer_leader(request)
+            .await
+            .map_or_else(|e| stopped(&e), Response::TransferLeader),
         other => handle(other).await,
     }
 }

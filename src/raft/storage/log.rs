@@ -52,7 +52,8 @@ impl Cached {
             Bound::Unbounded => u64::MAX,
         };
         let position = |index: u64| {
-            usize::try_from(index.saturating_sub(first)).map_or(self.entries.len(), |p| p.min(self.entries.len()))
+            usize::try_from(index.saturating_sub(first))
+                .map_or(self.entries.len(), |p| p.min(self.entries.len()))
         };
         let (start, end) = (position(start), position(end));
         start..end.max(start)
@@ -95,7 +96,11 @@ impl<E: Env> LogStore<E> {
     #[must_use]
     pub fn contents(&self) -> (Option<Ballot>, Option<EntryId>, Vec<LogEntry>) {
         let cached = self.cached();
-        (cached.vote, cached.purged, cached.entries.iter().map(|(entry, _)| entry.clone()).collect())
+        (
+            cached.vote,
+            cached.purged,
+            cached.entries.iter().map(|(entry, _)| entry.clone()).collect(),
+        )
     }
 
     fn cached(&self) -> MutexGuard<'_, Cached> {
@@ -189,7 +194,10 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
         let from = last.map_or(0, |last| last.index() + 1);
         {
             let mut cached = self.cached();
-            assert!(from >= cached.first_index(), "a purged entry was committed and is never truncated");
+            assert!(
+                from >= cached.first_index(),
+                "a purged entry was committed and is never truncated"
+            );
             let kept = cached.positions(&(..from)).end;
             cached.entries.truncate(kept);
         }

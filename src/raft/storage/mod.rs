@@ -155,7 +155,8 @@ impl<E: Env> Store<E> {
         let database = Arc::clone(&self.database);
         let loaded = self.env.blocking(move || load(&database)).await??;
         let writer = Writer::start(&self.env, Arc::clone(&self.database));
-        let snapshots = SnapshotStore { env: self.env, database: self.database, writer: writer.clone() };
+        let snapshots =
+            SnapshotStore { env: self.env, database: self.database, writer: writer.clone() };
         Ok((LogStore::new(loaded, writer), snapshots))
     }
 }
@@ -169,13 +170,17 @@ struct Loaded {
     entries: Vec<(LogEntry, usize)>,
 }
 
-fn open_database(disk: impl redb::StorageBackend) -> Result<(Database, Option<Identity>), OpenError> {
+fn open_database(
+    disk: impl redb::StorageBackend,
+) -> Result<(Database, Option<Identity>), OpenError> {
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create_with_backend(disk)
         .map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse,
-            redb::DatabaseError::UpgradeRequired(version) => OpenError::Newer(format!("redb file format {version}")),
+            redb::DatabaseError::UpgradeRequired(version) => {
+                OpenError::Newer(format!("redb file format {version}"))
+            }
             error => OpenError::Corrupt(error.to_string()),
         })?;
     // Creating the tables makes a new file whole at once; on an old one it changes nothing.
@@ -201,12 +206,19 @@ fn load(database: &Database) -> Result<Loaded, OpenError> {
         let entry: LogEntry = decode(bytes.value(), "log entry")?;
         if index.value() != expected || entry.log_id.index() != expected {
             let found = entry.log_id.index();
-            return Err(OpenError::Corrupt(format!("log entry {expected} is missing, found {found}")));
+            return Err(OpenError::Corrupt(format!(
+                "log entry {expected} is missing, found {found}"
+            )));
         }
         entries.push((entry, bytes.value().len()));
         expected += 1;
     }
-    Ok(Loaded { vote: get(&meta, KEY_VOTE)?, committed: get(&meta, KEY_COMMITTED)?, purged, entries })
+    Ok(Loaded {
+        vote: get(&meta, KEY_VOTE)?,
+        committed: get(&meta, KEY_COMMITTED)?,
+        purged,
+        entries,
+    })
 }
 
 /// The node's one snapshot.

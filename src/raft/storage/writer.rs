@@ -11,7 +11,10 @@ use openraft::storage::IOFlushed;
 use redb::{Database, Durability};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, SNAPSHOT, SNAPSHOT_ROW_BYTES, other};
+use super::{
+    KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, SNAPSHOT, SNAPSHOT_ROW_BYTES,
+    other,
+};
 use crate::env::{Env, rt};
 use crate::raft::types::TypeConfig;
 
@@ -26,8 +29,14 @@ enum Change {
     Append(Vec<(u64, Vec<u8>)>),
     Vote(Vec<u8>),
     TruncateFrom(u64),
-    Purge { upto: u64, point: Vec<u8> },
-    Snapshot { meta: Vec<u8>, data: Arc<[u8]> },
+    Purge {
+        upto: u64,
+        point: Vec<u8>,
+    },
+    Snapshot {
+        meta: Vec<u8>,
+        data: Arc<[u8]>,
+    },
     /// Nothing but what is pending: used to flush at a clean stop.
     Flush,
 }
@@ -151,7 +160,8 @@ async fn run<E: Env>(
         let (changes, dones): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         if state.is_ok() {
             let database = Arc::clone(&database);
-            let committed = committed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let committed =
+                committed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             let written = env.blocking(move || commit(&database, changes, committed)).await;
             state = written.and_then(|result| result).map_err(|error| {
                 tracing::error!(%error, "the disk failed; this node stops");
@@ -166,7 +176,9 @@ async fn run<E: Env>(
 
 fn commit(database: &Database, changes: Vec<Change>, committed: Option<Vec<u8>>) -> io::Result<()> {
     let mut transaction = database.begin_write().map_err(other)?;
-    transaction.set_durability(Durability::Immediate).map_err(|error| io::Error::other(error.to_string()))?;
+    transaction
+        .set_durability(Durability::Immediate)
+        .map_err(|error| io::Error::other(error.to_string()))?;
     {
         let mut meta = transaction.open_table(META).map_err(other)?;
         let mut log = transaction.open_table(LOG).map_err(other)?;
@@ -183,7 +195,9 @@ fn commit(database: &Database, changes: Vec<Change>, committed: Option<Vec<u8>>)
                 Change::Vote(vote) => {
                     meta.insert(KEY_VOTE, vote.as_slice()).map_err(other)?;
                 }
-                Change::TruncateFrom(index) => log.retain_in(index.., |_, _| false).map_err(other)?,
+                Change::TruncateFrom(index) => {
+                    log.retain_in(index.., |_, _| false).map_err(other)?
+                }
                 Change::Purge { upto, point } => {
                     meta.insert(KEY_PURGED, point.as_slice()).map_err(other)?;
                     log.retain_in(..=upto, |_, _| false).map_err(other)?;
