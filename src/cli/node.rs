@@ -112,6 +112,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         raft_addr,
         data: args.data.unwrap_or_else(|| PathBuf::from(format!("yakt-data/node-{}", args.id))),
         raft: RaftOptions::default(),
+        observer: None,
     };
     tracing::info!(node = options.id, raft = %options.raft_addr, data = %options.data.display(), "starting");
     let node = Node::new(TokioEnv, options);

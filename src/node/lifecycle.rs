@@ -139,7 +139,7 @@ impl<E: Env> Node<E> {
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
         let (log, snapshots) = store.into_parts().await?;
-        let (state_machine, images) = StateMachine::new(snapshots);
+        let (state_machine, images) = StateMachine::new(snapshots, options.observer.clone());
         let network = Network::new(
             env.clone(),
             options.id,

@@ -18,7 +18,7 @@ use crate::env::Env;
 use crate::metadata::Timestamp;
 use crate::raft::config::RaftOptions;
 use crate::raft::network::{Network, message::ReadIndex};
-use crate::raft::state_machine::{Image, Images};
+use crate::raft::state_machine::{Image, Images, Observer};
 use crate::raft::storage::{Identity, LogStore};
 use crate::raft::{NodeId, Peer, Raft};
 
@@ -62,6 +62,8 @@ pub struct NodeOptions {
     pub data: PathBuf,
     /// Raft's settings.
     pub raft: RaftOptions,
+    /// Who is shown every step of the state machine, if anyone.
+    pub observer: Option<Observer>,
 }
 
 /// A member of the cluster. Clones are the same node.

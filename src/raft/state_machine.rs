@@ -16,7 +16,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
 use super::storage::SnapshotStore;
-use super::types::{EntryId, Membership, NodeId, Peer, Reply, SnapshotMeta, TypeConfig};
+use super::types::{EntryId, LogEntry, Membership, NodeId, Peer, Reply, SnapshotMeta, TypeConfig};
 use crate::env::{Env, rt};
 use crate::metadata::State;
 
@@ -40,9 +40,30 @@ pub struct Image<I> {
 /// The newest image, to be read or waited for.
 pub type Images<E> = watch::Receiver<Arc<Image<rt::Instant<E>>>>;
 
+/// What a state machine did to the metadata.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// It applied this entry.
+    Applied(&'a LogEntry),
+    /// It replaced everything by a snapshot that ends here.
+    Installed(EntryId),
+}
+
+/// Called with every [`Step`] and the metadata after it, on the state machine's own task: the next step
+/// waits for it. For checkers, which must see every state and not only those that readers happen to find.
+#[derive(Clone)]
+pub struct Observer(pub Arc<dyn Fn(Step<'_>, &State) + Send + Sync>);
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
 /// openraft's state machine.
 #[derive(Debug)]
 pub struct StateMachine<E: Env> {
+    observer: Option<Observer>,
     snapshots: SnapshotStore<E>,
     current: Image<rt::Instant<E>>,
     published: watch::Sender<Arc<Image<rt::Instant<E>>>>,
@@ -51,7 +72,7 @@ pub struct StateMachine<E: Env> {
 impl<E: Env> StateMachine<E> {
     /// An empty state machine and the view of what it will publish.
     #[must_use]
-    pub fn new(snapshots: SnapshotStore<E>) -> (Self, Images<E>) {
+    pub fn new(snapshots: SnapshotStore<E>, observer: Option<Observer>) -> (Self, Images<E>) {
         let current = Image {
             applied: None,
             membership: Membership::default(),
@@ -59,7 +80,13 @@ impl<E: Env> StateMachine<E> {
             stamped_at: rt::now::<E>(),
         };
         let (published, images) = watch::channel(Arc::new(current.clone()));
-        (Self { snapshots, current, published }, images)
+        (Self { observer, snapshots, current, published }, images)
+    }
+
+    fn observe(&self, step: Step<'_>) {
+        if let Some(Observer(observe)) = &self.observer {
+            observe(step, &self.current.state);
+        }
     }
 
     fn publish(&mut self) {
@@ -92,14 +119,16 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
                 "entries are applied in log order, each once"
             );
             self.current.applied = Some(entry.log_id);
-            let reply = match entry.payload {
+            let reply = match &entry.payload {
                 EntryPayload::Blank => Reply(None),
                 EntryPayload::Normal(command) => Reply(Some(self.current.state.apply(&command.0))),
                 EntryPayload::Membership(membership) => {
-                    self.current.membership = Membership::new(Some(entry.log_id), membership);
+                    self.current.membership =
+                        Membership::new(Some(entry.log_id), membership.clone());
                     Reply(None)
                 }
             };
+            self.observe(Step::Applied(&entry));
             if let Some(responder) = responder {
                 answers.push((responder, reply));
             }
@@ -124,6 +153,9 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         self.current.applied = meta.last_log_id;
         self.current.membership = meta.last_membership.clone();
         self.current.state = state;
+        if let Some(last) = meta.last_log_id {
+            self.observe(Step::Installed(last));
+        }
         self.publish();
         Ok(())
     }
