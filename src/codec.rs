@@ -38,7 +38,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    #[allow(clippy::needless_pass_by_value)] // so that it fits `map_err`
+    #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
     pub(crate) fn corrupt(reason: impl Display) -> Self {
         Self::Corrupt { reason: format!("{reason}") }
     }

@@ -8,6 +8,8 @@
 //!
 //! `up` and `status` are programs about nodes, on real tokio; only `node` runs one.
 
+#![expect(clippy::disallowed_methods, reason = "never simulated: it runs and asks real processes")]
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

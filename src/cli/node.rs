@@ -138,7 +138,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         tracing::info!("stopping");
         stopping.stop();
     });
-    yakt::server::run(node, &http).await?;
+    Box::pin(yakt::server::run(node, &http)).await?;
     tracing::info!("stopped");
     Ok(())
 }

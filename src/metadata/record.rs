@@ -266,7 +266,7 @@ mod uuid_or_empty {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use uuid::Uuid;
 
-    #[allow(clippy::ref_option)] // serde's signature
+    #[expect(clippy::ref_option, reason = "serde's signature")]
     pub(super) fn serialize<S: Serializer>(
         uuid: &Option<Uuid>,
         serializer: S,

@@ -34,13 +34,16 @@ impl Timestamp {
     /// The moment nearest to `seconds` since the Unix epoch, or nothing when that is NaN or infinite.
     /// What lies before the epoch counts as the epoch, what lies beyond `u64` as its end.
     pub fn from_seconds_f64(seconds: f64) -> Option<Self> {
-        // `as` saturates at both ends, which is what is promised.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "`as` saturates at both ends, which is what is promised"
+        )]
         seconds.is_finite().then(|| Self((seconds * MICROS_PER_SECOND).round() as u64))
     }
 
     /// Seconds since the Unix epoch.
-    #[allow(clippy::cast_precision_loss)] // exact below 2^53 µs, see the type's promise
+    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 µs, see the type's promise")]
     pub fn seconds_f64(self) -> f64 {
         self.0 as f64 / MICROS_PER_SECOND
     }

@@ -13,7 +13,7 @@ use crate::env::{Env, rt};
 /// A stale read takes its time from the last command that its node applied, so an idle cluster needs one
 /// now and then (KRaft writes a no-op record for the same reason, every 500 ms by default). Linearizable
 /// reads do not depend on it: see [`TIME_RESOLUTION`](super::read::TIME_RESOLUTION).
-pub const IDLE_TICK: Duration = Duration::from_secs(5);
+pub(super) const IDLE_TICK: Duration = Duration::from_secs(5);
 
 /// How often a leader looks whether a duty is due.
 const ROUND: Duration = Duration::from_millis(500);

@@ -247,7 +247,7 @@ impl<E: Env> Node<E> {
         let replication = metrics.replication.as_ref()?;
         let voters =
             metrics.membership_config.membership().voter_ids().filter(|id| *id != self.id());
-        voters.max_by_key(|id| replication.get(id).cloned().flatten())
+        voters.max_by_key(|id| replication.get(id).copied().flatten())
     }
 
     async fn stopped(&self) {

@@ -34,7 +34,7 @@ mod status;
 use coalesce::Coalesce;
 pub use lifecycle::RunError;
 pub use propose::ProposeError;
-pub use read::{Consistency, ReadError};
+pub use read::{Consistency, ReadError, TIME_RESOLUTION};
 pub use status::{ClusterStatus, MemberStatus, Role};
 
 /// How long a client's request may take before it is answered, whatever the cluster does. An election

@@ -87,7 +87,7 @@ impl<E: Env> Node<E> {
             let matched = match &metrics.replication {
                 _ if id == self.id() => metrics.last_log_index,
                 Some(replication) => {
-                    replication.get(&id).and_then(|matched| matched.as_ref()).map(|m| m.index())
+                    replication.get(&id).and_then(|matched| matched.as_ref()).map(openraft::LogId::index)
                 }
                 None => None,
             };

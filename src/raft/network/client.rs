@@ -86,7 +86,7 @@ struct Link<E: Env> {
     serial: u64,
     frames: mpsc::Sender<Vec<u8>>,
     calls: Arc<Mutex<Calls<E>>>,
-    _closer: Arc<oneshot::Sender<()>>,
+    closer: Arc<oneshot::Sender<()>>,
 }
 
 impl<E: Env> Clone for Link<E> {
@@ -95,7 +95,7 @@ impl<E: Env> Clone for Link<E> {
             serial: self.serial,
             frames: self.frames.clone(),
             calls: Arc::clone(&self.calls),
-            _closer: Arc::clone(&self._closer),
+            closer: Arc::clone(&self.closer),
         }
     }
 }
@@ -224,7 +224,7 @@ impl<E: Env> Channel<E> {
         drop(rt::spawn::<E, _>(run(stream, hello, queue, Arc::clone(&calls), closed)));
         let mut slot = lock(&self.slot);
         slot.serial += 1;
-        slot.link = Some(Link { serial: slot.serial, frames, calls, _closer: Arc::new(closer) });
+        slot.link = Some(Link { serial: slot.serial, frames, calls, closer: Arc::new(closer) });
     }
 }
 

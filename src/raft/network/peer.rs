@@ -61,7 +61,7 @@ impl<E: Env> Network<E> {
             control.entry(node).or_insert_with(|| (addr.to_owned(), self.channel(node, addr)));
         if known != addr {
             // The node moved.
-            *known = addr.to_owned();
+            addr.clone_into(known);
             *channel = self.channel(node, addr);
         }
         channel.clone()

@@ -55,7 +55,7 @@ where
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                drop(rt::spawn::<E, _>(connection(stream, local.clone(), handle.clone())))
+                drop(rt::spawn::<E, _>(connection(stream, local.clone(), handle.clone())));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a Raft connection");

@@ -128,6 +128,10 @@ impl<E: Env> Store<E> {
     /// # Errors
     ///
     /// When the disk fails.
+    ///
+    /// # Panics
+    ///
+    /// When it is somebody's already.
     pub async fn claim(&mut self, identity: Identity) -> io::Result<()> {
         assert!(self.identity.is_none(), "a directory is claimed once");
         let database = Arc::clone(&self.database);
@@ -200,8 +204,9 @@ fn load(database: &Database) -> Result<Loaded, OpenError> {
     let meta = reading.open_table(META).map_err(corrupt)?;
     let purged: Option<EntryId> = get(&meta, KEY_PURGED)?;
     let mut entries = Vec::new();
-    let mut expected = purged.map_or(0, |purged| purged.index() + 1);
-    for row in reading.open_table(LOG).map_err(corrupt)?.iter().map_err(other)? {
+    let first = purged.map_or(0, |purged| purged.index() + 1);
+    let rows = reading.open_table(LOG).map_err(corrupt)?.iter().map_err(other)?;
+    for (expected, row) in (first..).zip(rows) {
         let (index, bytes) = row.map_err(other)?;
         let entry: LogEntry = decode(bytes.value(), "log entry")?;
         if index.value() != expected || entry.log_id.index() != expected {
@@ -211,7 +216,6 @@ fn load(database: &Database) -> Result<Loaded, OpenError> {
             )));
         }
         entries.push((entry, bytes.value().len()));
-        expected += 1;
     }
     Ok(Loaded {
         vote: get(&meta, KEY_VOTE)?,
@@ -285,6 +289,7 @@ fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T,
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
 fn corrupt(error: redb::TableError) -> OpenError {
     OpenError::Corrupt(error.to_string())
 }

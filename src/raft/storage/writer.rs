@@ -196,7 +196,7 @@ fn commit(database: &Database, changes: Vec<Change>, committed: Option<Vec<u8>>)
                     meta.insert(KEY_VOTE, vote.as_slice()).map_err(other)?;
                 }
                 Change::TruncateFrom(index) => {
-                    log.retain_in(index.., |_, _| false).map_err(other)?
+                    log.retain_in(index.., |_, _| false).map_err(other)?;
                 }
                 Change::Purge { upto, point } => {
                     meta.insert(KEY_PURGED, point.as_slice()).map_err(other)?;
