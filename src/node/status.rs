@@ -86,9 +86,10 @@ impl<E: Env> Node<E> {
             };
             let matched = match &metrics.replication {
                 _ if id == self.id() => metrics.last_log_index,
-                Some(replication) => {
-                    replication.get(&id).and_then(|matched| matched.as_ref()).map(openraft::LogId::index)
-                }
+                Some(replication) => replication
+                    .get(&id)
+                    .and_then(|matched| matched.as_ref())
+                    .map(openraft::LogId::index),
                 None => None,
             };
             MemberStatus {

@@ -21,6 +21,6 @@ pub mod storage;
 mod types;
 
 pub use types::{
-    Ballot, CommittedLeader, EntryId, Leader, LogEntry, Membership, NodeId, Payload, Peer, Raft, Reply,
-    SharedCommand, SnapshotMeta, Term, TypeConfig,
+    Ballot, CommittedLeader, EntryId, Leader, LogEntry, Membership, NodeId, Payload, Peer, Raft,
+    Reply, SharedCommand, SnapshotMeta, Term, TypeConfig,
 };

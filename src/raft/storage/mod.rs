@@ -205,8 +205,8 @@ fn load(database: &Database) -> Result<Loaded, OpenError> {
     let purged: Option<EntryId> = get(&meta, KEY_PURGED)?;
     let mut entries = Vec::new();
     let first = purged.map_or(0, |purged| purged.index() + 1);
-    let rows = reading.open_table(LOG).map_err(corrupt)?.iter().map_err(other)?;
-    for (expected, row) in (first..).zip(rows) {
+    let log = reading.open_table(LOG).map_err(corrupt)?;
+    for (expected, row) in (first..).zip(log.iter().map_err(other)?) {
         let (index, bytes) = row.map_err(other)?;
         let entry: LogEntry = decode(bytes.value(), "log entry")?;
         if index.value() != expected || entry.log_id.index() != expected {
