@@ -38,7 +38,6 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
     pub(crate) fn corrupt(reason: impl Display) -> Self {
         Self::Corrupt { reason: format!("{reason}") }
     }
