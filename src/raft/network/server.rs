@@ -1,7 +1,7 @@
 //! The answering side of a connection.
 //!
 //! Appends and snapshot chunks of one connection are handled in order; everything else side by side, up
-//! to [`CALLS_MAX`] at once, past which reading stops and the caller feels it (backpressure).
+//! to `CALLS_MAX` at once, past which reading stops and the caller feels it (backpressure).
 
 use std::future::Future;
 use std::io;
