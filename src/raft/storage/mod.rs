@@ -174,9 +174,25 @@ struct Loaded {
     entries: Vec<(LogEntry, usize)>,
 }
 
-fn open_database(
-    disk: impl redb::StorageBackend,
-) -> Result<(Database, Option<Identity>), OpenError> {
+/// redb writes its magic number last when it makes a file, and will not open a file without one: a node
+/// that lost power in its first moment could never start again. Nothing was ever committed to such a file,
+/// so it is made anew.
+fn forget_unfinished_creation(disk: &impl redb::StorageBackend) -> io::Result<()> {
+    let mut magic = [0; 4];
+    let length = disk.len().map_err(io::Error::from)?;
+    if length < magic.len() as u64 {
+        return Ok(());
+    }
+    disk.read(0, &mut magic).map_err(io::Error::from)?;
+    if magic == [0; 4] {
+        disk.set_len(0).map_err(io::Error::from)?;
+        disk.sync_data().map_err(io::Error::from)?;
+    }
+    Ok(())
+}
+
+fn open_database(disk: impl redb::StorageBackend) -> Result<(Database, Option<Identity>), OpenError> {
+    forget_unfinished_creation(&disk)?;
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create_with_backend(disk)

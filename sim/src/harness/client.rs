@@ -1,0 +1,135 @@
+//! An HTTP client on a simulated host: hyper over simulated TCP, one kept connection a server.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use yakt::env::{Env, rt};
+
+use crate::env::SimEnv;
+
+/// How long a client waits for an answer: longer than a server may take, so that only a lost connection or
+/// a stopped server makes it give up.
+pub const PATIENCE: Duration = Duration::from_secs(6);
+
+/// One client.
+pub struct Client {
+    env: SimEnv,
+    connections: BTreeMap<String, SendRequest<Full<Bytes>>>,
+    patience: Duration,
+}
+
+/// What a server answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The body, `Null` when it is not JSON.
+    pub body: Value,
+}
+
+/// Why there is no answer. The server may have acted all the same, unless nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// There was no connection to send on.
+    NotSent,
+    /// It was sent, and then the connection broke or the client's patience ended.
+    Lost,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// GET, POST, …
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// The JSON body, if any.
+    pub body: Option<Value>,
+    /// The `Idempotency-Key`, if any.
+    pub key: Option<String>,
+}
+
+impl Request {
+    /// GET `path`.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), body: None, key: None }
+    }
+
+    /// POST `body` to `path`.
+    pub fn post(path: impl Into<String>, body: Value) -> Self {
+        Self { method: Method::POST, path: path.into(), body: Some(body), key: None }
+    }
+
+    /// With an `Idempotency-Key`.
+    #[must_use]
+    pub fn keyed(self, key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+}
+
+impl Client {
+    /// A client on the host of `env`.
+    #[must_use]
+    pub fn new(env: SimEnv) -> Self {
+        Self { env, connections: BTreeMap::new(), patience: PATIENCE }
+    }
+
+    /// The world it lives in.
+    #[must_use]
+    pub fn env(&self) -> &SimEnv {
+        &self.env
+    }
+
+    /// Sends `request` to `addr` and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// See [`NoAnswer`].
+    pub async fn send(&mut self, addr: &str, request: &Request) -> Result<Answer, NoAnswer> {
+        let deadline = rt::now::<SimEnv>() + self.patience;
+        let mut connection = match self.connections.remove(addr) {
+            Some(kept) if kept.is_ready() => kept,
+            _ => {
+                let connected = rt::timeout::<SimEnv, _>(self.patience, connect(&self.env, addr)).await;
+                connected.flatten().ok_or(NoAnswer::NotSent)?
+            }
+        };
+        let left = deadline.saturating_duration_since(rt::now::<SimEnv>());
+        let exchanged = rt::timeout::<SimEnv, _>(left, exchange(&mut connection, addr, request)).await;
+        let answer = exchanged.flatten().ok_or(NoAnswer::Lost)?;
+        self.connections.insert(addr.to_owned(), connection);
+        Ok(answer)
+    }
+}
+
+async fn connect(env: &SimEnv, addr: &str) -> Option<SendRequest<Full<Bytes>>> {
+    let stream = env.connect(addr).await.ok()?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    // Ends with the connection; what it has to say, the sender says too.
+    drop(rt::spawn::<SimEnv, _>(async move { drop(connection.await) }));
+    Some(sender)
+}
+
+async fn exchange(connection: &mut SendRequest<Full<Bytes>>, addr: &str, request: &Request) -> Option<Answer> {
+    let mut builder = hyper::Request::builder().method(&request.method).uri(&request.path).header("host", addr);
+    if let Some(key) = &request.key {
+        builder = builder.header("idempotency-key", key);
+    }
+    let body = match &request.body {
+        Some(body) => {
+            builder = builder.header("content-type", "application/json");
+            Bytes::from(body.to_string())
+        }
+        None => Bytes::new(),
+    };
+    let response = connection.send_request(builder.body(Full::new(body)).ok()?).await.ok()?;
+    let status = response.status();
+    let bytes = response.into_body().collect().await.ok()?.to_bytes();
+    Some(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
+}

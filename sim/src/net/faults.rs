@@ -1,0 +1,206 @@
+//! What a scenario does to the network, and what the world does to hosts.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::conn::Conn;
+use super::{HostName, Interface, Network, State};
+
+impl Network {
+    /// Starts `host` (added if it is new) with a fresh process, and gives that process its network.
+    /// Handles of earlier processes are fenced.
+    #[must_use]
+    pub fn boot(&self, host: &str) -> Interface {
+        let host: HostName = host.into();
+        let epoch = self.with(|state, now| {
+            state.end_process(&host, now);
+            let mut epoch = 0;
+            state.retopology(now, |topology| epoch = topology.boot(&host));
+            state.trace.record(format_args!("net boot {host}"));
+            epoch
+        });
+        Interface::new(self.clone(), host, epoch)
+    }
+
+    /// The process on `host` dies and its kernel closes its connections. The host keeps running.
+    pub fn kill_process(&self, host: &str) {
+        self.with(|state, now| {
+            state.end_process(&host.into(), now);
+            state.trace.record(format_args!("net kill {host}"));
+        });
+    }
+
+    /// `host` loses power: it stops answering and forgets every connection. [`Self::boot`] starts it
+    /// again.
+    pub fn crash_host(&self, host: &str) {
+        let host: HostName = host.into();
+        self.with(|state, now| {
+            state.retopology(now, |topology| {
+                if let Some(host) = topology.hosts.get_mut(&host) {
+                    host.up = false;
+                    host.epoch += 1;
+                }
+            });
+            state
+                .listeners
+                .retain(|(listening, _), _| *listening != host);
+            for (id, side) in state.ends_on(&host) {
+                if let Some(conn) = state.conns.get_mut(&id) {
+                    vanish(conn, side);
+                }
+                state.let_go(id, side);
+            }
+            state.trace.record(format_args!("net crash {host}"));
+        });
+    }
+
+    /// Packets from `from` to `to` vanish; the way back stays as it is.
+    pub fn block(&self, from: &str, to: &str) {
+        self.with(|state, now| {
+            state.retopology(now, |topology| {
+                topology.blocked.insert((from.into(), to.into()));
+            });
+            state.trace.record(format_args!("net block {from}->{to}"));
+        });
+    }
+
+    /// Undoes [`Self::block`], and this one link's part in [`Self::partition`].
+    pub fn unblock(&self, from: &str, to: &str) {
+        self.with(|state, now| {
+            state.retopology(now, |topology| {
+                topology.blocked.remove(&(from.into(), to.into()));
+            });
+            state.trace.record(format_args!("net unblock {from}->{to}"));
+        });
+    }
+
+    /// Blocks every link, both ways, between named hosts that share no group. Other links stay as they
+    /// are, those of unnamed hosts (clients) too. A host named in two groups bridges them.
+    pub fn partition(&self, groups: &[&[&str]]) {
+        let hosts: BTreeSet<&str> = groups.iter().copied().flatten().copied().collect();
+        let together = |a, b| {
+            groups
+                .iter()
+                .any(|group| group.contains(&a) && group.contains(&b))
+        };
+        self.with(|state, now| {
+            state.retopology(now, |topology| {
+                for from in &hosts {
+                    for to in hosts.iter().filter(|to| !together(*from, **to)) {
+                        topology.blocked.insert(((*from).into(), (*to).into()));
+                    }
+                }
+            });
+            state.trace.record(format_args!("net partition {groups:?}"));
+        });
+    }
+
+    /// Cuts `host` off from every other host, both ways, until [`Self::heal`].
+    pub fn isolate(&self, host: &str) {
+        self.with(|state, now| {
+            state.retopology(now, |topology| {
+                topology.isolated.insert(host.into());
+            });
+            state.trace.record(format_args!("net isolate {host}"));
+        });
+    }
+
+    /// Undoes every block, partition and isolation. Latencies stay.
+    pub fn heal(&self) {
+        self.with(|state, now| {
+            state.retopology(now, |topology| {
+                topology.blocked.clear();
+                topology.isolated.clear();
+            });
+            state.trace.record(format_args!("net heal"));
+        });
+    }
+
+    /// Sets the one-way latency of what is sent from now on; bytes of a stream still never overtake.
+    pub fn set_latency(&self, from: &str, to: &str, latency: Range<Duration>) {
+        self.with(|state, _| {
+            state
+                .trace
+                .record(format_args!("net latency {from}->{to} {latency:?}"));
+            state
+                .topology
+                .latency
+                .insert((from.into(), to.into()), latency);
+        });
+    }
+
+    /// Makes every link's latency the default again.
+    pub fn reset_latencies(&self) {
+        self.with(|state, _| {
+            state.topology.latency.clear();
+            state.trace.record(format_args!("net latency default"));
+        });
+    }
+
+    /// Resets every connection between `a` and `b`, at both ends at once, as a firewall between them can.
+    pub fn reset_connections(&self, a: &str, b: &str) {
+        self.with(|state, now| {
+            state.trace.record(format_args!("net reset {a}<->{b}"));
+            let ids: Vec<u64> = state.conns.keys().copied().collect();
+            for id in ids {
+                state.settle(id, now);
+                let Some(conn) = state.conns.get_mut(&id) else {
+                    continue;
+                };
+                let hosts = [&*conn.ends[0].host, &*conn.ends[1].host];
+                if hosts == [a, b] || hosts == [b, a] {
+                    for side in [0, 1] {
+                        conn.reset(side);
+                        conn.ends[side].wake_into(&mut state.wake);
+                    }
+                }
+            }
+        });
+    }
+
+    /// How many connections some live process still holds an end of.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.with(|state, _| state.conns.len())
+    }
+}
+
+/// The host under `side` lost power: its kernel forgets the connection, and what it would have sent
+/// again. Packets already on the wire still arrive.
+fn vanish(conn: &mut Conn, side: usize) {
+    conn.ends[side].vanished = true;
+    conn.ends[1 - side].forget_held();
+}
+
+impl State {
+    /// Every end of a connection on `host`, as (connection, side).
+    fn ends_on(&self, host: &HostName) -> Vec<(u64, usize)> {
+        let ends = self
+            .conns
+            .iter()
+            .flat_map(|(id, conn)| [(*id, 0, conn), (*id, 1, conn)]);
+        ends.filter(|(_, side, conn)| conn.ends[*side].host == *host)
+            .map(|(id, side, _)| (id, side))
+            .collect()
+    }
+
+    /// The process on `host` ends: listeners go, open connections get a reset when something was left
+    /// unread and end of file otherwise, as Linux does it.
+    fn end_process(&mut self, host: &HostName, now: Instant) {
+        self.listeners.retain(|(listening, _), _| listening != host);
+        for (id, side) in self.ends_on(host) {
+            self.settle(id, now);
+            let unread = self.conns.get(&id).map(|conn| &conn.ends[side]);
+            if unread.is_some_and(|end| end.open && !end.arrived.is_empty()) {
+                self.send_reset(id, side, now);
+                self.let_go(id, side);
+            } else {
+                self.close(id, side, now);
+            }
+        }
+        if let Some(host) = self.topology.hosts.get_mut(host) {
+            host.epoch += 1;
+        }
+    }
+}

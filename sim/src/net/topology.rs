@@ -1,0 +1,92 @@
+//! Who can send to whom, and how long it takes. No connections here: see [`super::conn`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::NetConfig;
+use crate::rng::{SeededRng, draw_duration};
+
+/// A host's name, which is also its address.
+pub(crate) type HostName = Arc<str>;
+
+/// The first port that `listen` on port 0 hands out: Linux's ephemeral range.
+const PORT_EPHEMERAL_MIN: u16 = 32768;
+
+#[derive(Debug)]
+pub(super) struct Host {
+    /// Whether the machine runs; without it nothing answers, not even with a reset.
+    pub(super) up: bool,
+    /// Which process is the host's current one: handles of earlier ones are fenced.
+    pub(super) epoch: u64,
+    pub(super) port_next: u16,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Topology {
+    pub(super) hosts: BTreeMap<HostName, Host>,
+    /// Directed links (from, to) whose packets vanish.
+    pub(super) blocked: BTreeSet<(HostName, HostName)>,
+    /// Hosts cut off from every other, including those that do not exist yet.
+    pub(super) isolated: BTreeSet<HostName>,
+    /// Links whose latency was set; the others have the default.
+    pub(super) latency: BTreeMap<(HostName, HostName), Range<Duration>>,
+}
+
+impl Topology {
+    /// Whether a packet sent now from `from` to `to` would arrive. A host always reaches itself.
+    pub(super) fn carries(&self, from: &HostName, to: &HostName) -> bool {
+        if !self.hosts.get(to).is_some_and(|host| host.up) {
+            return false;
+        }
+        from == to
+            || !(self.isolated.contains(from)
+                || self.isolated.contains(to)
+                || self.blocked.contains(&(from.clone(), to.clone())))
+    }
+
+    /// How long the next packet from `from` to `to` takes.
+    pub(super) fn draw_latency(
+        &self,
+        rng: &mut SeededRng,
+        config: &NetConfig,
+        from: &HostName,
+        to: &HostName,
+    ) -> Duration {
+        let set = self.latency.get(&(from.clone(), to.clone()));
+        let default = if from == to {
+            &config.latency_loopback
+        } else {
+            &config.latency
+        };
+        draw_duration(rng, set.unwrap_or(default))
+    }
+
+    /// Adds `host` if it is new, starts it, and fences whatever ran on it before.
+    pub(super) fn boot(&mut self, host: &HostName) -> u64 {
+        let host = self.hosts.entry(host.clone()).or_insert(Host {
+            up: false,
+            epoch: 0,
+            port_next: PORT_EPHEMERAL_MIN,
+        });
+        host.up = true;
+        host.epoch += 1;
+        host.epoch
+    }
+
+    /// The epoch of `host`'s current process, or `None` for an unknown host.
+    pub(super) fn epoch(&self, host: &HostName) -> Option<u64> {
+        self.hosts.get(host).map(|host| host.epoch)
+    }
+
+    /// The next number of `host`'s ephemeral range, which wraps around.
+    pub(super) fn draw_port(&mut self, host: &HostName) -> u16 {
+        let Some(host) = self.hosts.get_mut(host) else {
+            return PORT_EPHEMERAL_MIN;
+        };
+        let port = host.port_next;
+        host.port_next = port.checked_add(1).unwrap_or(PORT_EPHEMERAL_MIN);
+        port
+    }
+}
