@@ -4,7 +4,7 @@
 //! end, so are the views, the diffs from every earlier view, and a snapshot that is decoded and gone on
 //! from. `PROPTEST_CASES` sets the number of cases.
 
-#![allow(clippy::unwrap_used)] // a test that panics has said what it had to say
+#![allow(clippy::unwrap_used, reason = "a test that panics has said what it had to say")]
 
 mod model;
 mod plan;

@@ -54,7 +54,7 @@ pub(crate) struct Model {
 }
 
 fn envelope(name: &str, fields: &Value, stamp: u64) -> Value {
-    #[allow(clippy::cast_precision_loss)]
+    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 µs")]
     let timestamp = stamp as f64 / 1e6;
     json!({"type": "metadata", "name": name, "fields": fields, "timestamp": timestamp})
 }
