@@ -179,19 +179,21 @@ struct Loaded {
 /// so it is made anew.
 fn forget_unfinished_creation(disk: &impl redb::StorageBackend) -> io::Result<()> {
     let mut magic = [0; 4];
-    let length = disk.len().map_err(io::Error::from)?;
+    let length = disk.len()?;
     if length < magic.len() as u64 {
         return Ok(());
     }
-    disk.read(0, &mut magic).map_err(io::Error::from)?;
+    disk.read(0, &mut magic)?;
     if magic == [0; 4] {
-        disk.set_len(0).map_err(io::Error::from)?;
-        disk.sync_data().map_err(io::Error::from)?;
+        disk.set_len(0)?;
+        disk.sync_data()?;
     }
     Ok(())
 }
 
-fn open_database(disk: impl redb::StorageBackend) -> Result<(Database, Option<Identity>), OpenError> {
+fn open_database(
+    disk: impl redb::StorageBackend,
+) -> Result<(Database, Option<Identity>), OpenError> {
     forget_unfinished_creation(&disk)?;
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
