@@ -3,6 +3,8 @@
 //! `cargo test --test simulations NAME` picks scenarios; `YAKT_SEED=N` runs exactly one seed, `YAKT_SEEDS=N` sets how
 //! many a scenario, `YAKT_SEED_BASE=N` where they begin. See `yakt_sim::harness::runner`.
 
+#![expect(clippy::disallowed_methods, reason = "the parent of the simulating processes is real itself")]
+
 use std::process::ExitCode;
 use std::time::Instant;
 
