@@ -1,0 +1,137 @@
+//! Writes the seeds of all targets to `corpus/`: `cargo run --example seeds`, in the fuzz directory.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use yakt::codec::encode_versioned;
+use yakt::env::TokioEnv;
+use yakt::metadata::{
+    Change, Command, CreateTopic, IdempotencyKey, RegisterBroker, SecurityProtocol, State,
+    Timestamp, Uuid,
+};
+use yakt::raft::network::frame;
+use yakt::raft::network::message::{Call, Hello, Request, Response, Return};
+use yakt::raft::storage::Identity;
+use yakt::raft::{Ballot, EntryId, LogEntry, Payload, Peer, SharedCommand};
+use yakt_fuzz::codec::{Kind, input};
+
+fn main() {
+    codec();
+    commands();
+    router();
+}
+
+fn codec() {
+    let command = |clock, change| Command {
+        clock: Timestamp::from_micros(clock),
+        idempotency: IdempotencyKey::new("a key", 7).ok(),
+        change,
+    };
+    let register = command(
+        1_700_000_000_000_000,
+        Change::RegisterBroker(RegisterBroker {
+            uuid: Uuid::from_u128(1),
+            broker_id: 1.try_into().expect("legal"),
+            host: "localhost".parse().expect("legal"),
+            port: "9092".parse().expect("legal"),
+            security_protocol: SecurityProtocol::default(),
+            rack_id: "rack".parse().expect("legal"),
+        }),
+    );
+    let topic = command(
+        1_700_000_000_000_001,
+        Change::CreateTopic(CreateTopic {
+            uuid: Uuid::from_u128(2),
+            name: "topic".parse().expect("legal"),
+        }),
+    );
+    let mut state = State::new();
+    let applied = state.apply(&register);
+    state.apply(&topic);
+
+    seed("codec", "state", input(Kind::State, &state.encode()));
+    value("command", Kind::Command, &register);
+    value("applied", Kind::Applied, &applied);
+    value("ballot", Kind::Ballot, &Ballot::new_committed(3, 2));
+    let id = EntryId::new_term_index(3, 9);
+    let entry =
+        LogEntry { log_id: id, payload: Payload::Normal(SharedCommand(Arc::new(topic.clone()))) };
+    value("log-entry", Kind::LogEntry, &entry);
+    let directory = Uuid::from_u128(3);
+    let identity = Identity { cluster: Uuid::from_u128(4), node: 1, directory, founder: true };
+    value("identity", Kind::Identity, &identity);
+
+    let hello = Hello { cluster: Some(identity.cluster), to: Some(2) };
+    let call = Call::<TokioEnv> {
+        number: 1,
+        request: Request::Propose { change: topic.change, idempotency: topic.idempotency },
+    };
+    let peer = Peer { raft: "127.0.0.1:5010".into(), http: "127.0.0.1:5011".into(), directory };
+    let join =
+        Call::<TokioEnv> { number: 2, request: Request::Join { node: 1, peer, passed_on: false } };
+    let answer = Return::<TokioEnv> { number: 1, response: Response::Applied(Arc::new(applied)) };
+    value("hello", Kind::Hello, &hello);
+    value("call", Kind::Call, &call);
+    value("return", Kind::Return, &answer);
+    let frames = [frame::encode(&hello), frame::encode(&call), frame::encode(&join)];
+    let frames: Vec<u8> = frames.into_iter().flat_map(|frame| frame.expect("small")).collect();
+    seed("codec", "connection", input(Kind::Connection, &frames));
+}
+
+fn commands() {
+    const SNAPSHOT: [u8; 8] = [0; 8];
+    let brokers = [[1, 10, 0, 0, 0, 0, 0, 0], [1, 10, 0, 1, 1, 1, 0, 0], [1, 10, 0, 2, 2, 0, 0, 0]];
+    let topic = [4, 1, 0, 8, 0, 0, 0, 0];
+    let partition = [5, 1, 0, 0x18, 0b111, 0, 0, 0];
+    let moving = [5, 1, 0, 0x28, 0b111, 0b011, 0x41, 161];
+    let producer = [6, 1, 200, 1, 0, 0, 0, 0];
+    let fence = [2, 1, 0, 0, 1, 0, 0, 0];
+    let close = [3, 1, 0, 1, 0, 0, 0, 0];
+    let again = [1, 250, 0, 3, 1, 0, 0, 0];
+    let back = [2, 200, 0, 0, 3, 7, 0, 0];
+    let lead = [topic, partition, moving, producer, producer, SNAPSHOT];
+    seed("commands", "partitions", [&brokers[..], &lead[..]].concat().concat());
+    let failover = [topic, partition, fence, close, SNAPSHOT, again, back, producer];
+    seed("commands", "failover", [&brokers[..], &failover[..]].concat().concat());
+}
+
+fn router() {
+    const BROKER: &str = r#"{"brokerId":1,"brokerHost":"localhost","brokerPort":"9092","securityProtocol":"PLAINTEXT","rackId":"r"}"#;
+    const PARTITION: &str = r#"{"type":"metadata","name":"PartitionRecord","fields":{"partitionId":0,"topicUUID":"00000000-0000-0000-0000-000000000001","replicas":[1,2],"ISR":[1],"removingReplicas":[],"addingReplicas":[],"leader":""},"timestamp":0.5}"#;
+    let post = |path: &str, body: &str| {
+        format!("POST {path}\ncontent-type: application/json\nidempotency-key: a\n\n{body}")
+    };
+    for (name, request) in [
+        ("register-broker", post("/register_broker", BROKER)),
+        (
+            "update-broker",
+            post("/update_broker", r#"{"brokerId":1,"brokerStatus":"FENCED","epoch":0}"#),
+        ),
+        ("create-topic", post("/create_topic", r#"{"name":"topic"}"#)),
+        ("create-partition", post("/create_partition", PARTITION)),
+        ("register-producer", post("/register_producer", r#"{"brokerId":1}"#)),
+        ("unregister-broker", "DELETE /unregister_broker/1".to_owned()),
+        ("topic", "GET /get_topic_by_name/a%20b?consistency=stale".to_owned()),
+        ("broker-mgmt", "GET /broker_mgmt/1700000000.000001?mode=diff".to_owned()),
+        ("client-mgmt", "GET /client_mgmt/1e9".to_owned()),
+        ("cluster", "HEAD /cluster".to_owned()),
+    ] {
+        seed("router", name, request.into_bytes());
+    }
+}
+
+fn value<T: Serialize>(name: &str, kind: Kind, value: &T) {
+    seed("codec", name, input(kind, &encode_versioned(value)));
+}
+
+fn seed(target: &str, name: &str, bytes: Vec<u8>) {
+    match target {
+        "codec" => yakt_fuzz::codec::run(&bytes),
+        "commands" => yakt_fuzz::commands::run(&bytes),
+        _ => yakt_fuzz::router::run(&bytes),
+    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    std::fs::create_dir_all(&directory).expect("a directory for the corpus");
+    std::fs::write(directory.join(name), bytes).expect("a seed to be written");
+}

@@ -1,0 +1,22 @@
+//! What the fuzz targets do with their input.
+//!
+//! | target | input | claim |
+//! |---|---|---|
+//! | [`codec`] | bytes of the disk or the wire | decoding never panics, what decodes survives encoding |
+//! | [`commands`] | a history of commands | every invariant holds, snapshots lose nothing |
+//! | [`router`] | an HTTP request | there is always an answer, and every error is a problem |
+//!
+//! ```text
+//! cargo install cargo-fuzz --locked
+//! cargo fuzz run -s none codec                  # until it finds something
+//! cargo fuzz run -s none codec PATH-TO-A-FIND   # once, on that
+//! ```
+//!
+//! Stable Rust suffices. `-s none` leaves AddressSanitizer out: it needs a nightly compiler, and this
+//! project forbids `unsafe`. `corpus/` holds the seeds, which `cargo run --example seeds`, run in this
+//! directory, writes anew after a change of format; `cargo fuzz run` adds what it finds there, to be
+//! committed or deleted.
+
+pub mod codec;
+pub mod commands;
+pub mod router;
