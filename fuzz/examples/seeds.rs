@@ -113,6 +113,8 @@ fn router() {
         ("register-producer", post("/register_producer", r#"{"brokerId":1}"#)),
         ("unregister-broker", "DELETE /unregister_broker/1".to_owned()),
         ("topic", "GET /get_topic_by_name/a%20b?consistency=stale".to_owned()),
+        // Once answered in plain text: a path that is not UTF-8.
+        ("topic-not-utf8", "GET /get_topic_by_name/%c0".to_owned()),
         ("broker-mgmt", "GET /broker_mgmt/1700000000.000001?mode=diff".to_owned()),
         ("client-mgmt", "GET /client_mgmt/1e9".to_owned()),
         ("cluster", "HEAD /cluster".to_owned()),
