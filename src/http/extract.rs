@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use crate::env::Env;
-use crate::metadata::{BrokerId, BrokerRef, Timestamp, Uuid};
+use crate::metadata::{BrokerRef, Timestamp};
 use crate::node::{Consistency, Node};
 
 /// `?consistency=linearizable` (the default) or `?consistency=stale`.
@@ -46,11 +46,19 @@ impl<E: Env> FromRequestParts<Node<E>> for BrokerPath {
 
     async fn from_request_parts(parts: &mut Parts, node: &Node<E>) -> Result<Self, Problem> {
         let text = path_text(parts, node).await?;
-        let id =
-            text.parse().ok().and_then(|id: u32| BrokerId::try_from(id).ok()).map(BrokerRef::Id);
-        let uuid = || Uuid::try_parse(&text).ok().map(BrokerRef::Uuid);
         let detail = || format!("{text:?} is neither a broker's id nor its internal UUID");
-        id.or_else(uuid).map(Self).ok_or_else(|| Problem::bad_request("invalid_path", detail()))
+        text.parse().map(Self).map_err(|_| Problem::bad_request("invalid_path", detail()))
+    }
+}
+
+/// A topic in a path: any text, since a name that cannot be is not found like any other.
+pub(super) struct TopicPath(pub(super) String);
+
+impl<E: Env> FromRequestParts<Node<E>> for TopicPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, node: &Node<E>) -> Result<Self, Problem> {
+        path_text(parts, node).await.map(Self)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Topics and their partitions.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Deserializer};
 
 use super::body::Body;
-use super::extract::Freshness;
+use super::extract::{Freshness, TopicPath};
 use super::problem::Problem;
 use super::write::{commit, new_uuid};
 use crate::env::Env;
@@ -34,7 +34,7 @@ pub(super) async fn create<E: Env>(
 
 pub(super) async fn by_name<E: Env>(
     State(node): State<Node<E>>,
-    Path(name): Path<String>,
+    TopicPath(name): TopicPath,
     Freshness(consistency): Freshness,
 ) -> Result<Response, Problem> {
     let image = node.read(consistency, REQUEST_DEADLINE).await?;
