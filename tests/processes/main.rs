@@ -1,0 +1,51 @@
+//! The built binary, as real processes on real sockets and disks.
+//!
+//! What the simulations cannot show is shown here: that `kill -9`, SIGTERM, command lines, directories and
+//! bytes from the network have the effects that they are said to have. Every test is a claim, and none is
+//! about speed: whatever is waited for has all the time that a busy machine may need, and no more.
+//!
+//! | file | claims about |
+//! |---|---|
+//! | `contract` | what the endpoints answer |
+//! | `bad_input` | what they refuse, and that nothing harms a node |
+//! | `failures` | killed, stopped and restarted nodes |
+//! | `growth` | the original's start lines |
+//! | `directories` | what a node refuses to start on |
+//! | `command_line` | `yakt up`, `yakt status`, bad flags |
+//!
+//! Tests run side by side, and several runs of this binary may too: see [`scratch`]. Whatever a test
+//! starts ends with it.
+
+#![expect(clippy::disallowed_methods, reason = "about real processes on a real network and disk")]
+
+mod bad_input;
+#[allow(dead_code, reason = "examples/failover.rs uses the rest")]
+mod client;
+mod cluster;
+mod command_line;
+mod contract;
+mod directories;
+mod failures;
+mod growth;
+mod scratch;
+mod shared;
+mod writers;
+
+use std::path::Path;
+
+use cluster::Cluster;
+
+/// The binary under test.
+fn yakt() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_yakt"))
+}
+
+/// Where scratch directories are: on the disk that cargo builds on, not in memory.
+fn scratch_dir() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// A cluster of five, whole and ready.
+fn five() -> Cluster {
+    Cluster::start(yakt(), scratch_dir(), 5)
+}
