@@ -36,11 +36,7 @@ impl ClockError {
 
 impl std::fmt::Debug for HostClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "HostClock({:?})",
-            self.error.lock().unwrap_or_else(PoisonError::into_inner)
-        )
+        write!(f, "HostClock({:?})", self.error.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -48,10 +44,7 @@ impl HostClock {
     /// A clock that is right. Must be called inside a simulation.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            time: TimeHandle::current(),
-            error: Arc::default(),
-        }
+        Self { time: TimeHandle::current(), error: Arc::default() }
     }
 
     /// What the clock shows: time since the Unix epoch, and never less than zero.
@@ -59,20 +52,13 @@ impl HostClock {
     pub fn now(&self) -> Duration {
         let ahead = self.change(|_| {});
         let skew = Duration::from_nanos(u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX));
-        if ahead < 0 {
-            self.true_time().saturating_sub(skew)
-        } else {
-            self.true_time() + skew
-        }
+        if ahead < 0 { self.true_time().saturating_sub(skew) } else { self.true_time() + skew }
     }
 
     /// The simulation's own time, which no host knows.
     #[must_use]
     pub fn true_time(&self) -> Duration {
-        self.time
-            .now_time()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
+        self.time.now_time().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
     /// The clock jumps forward.
@@ -99,11 +85,8 @@ impl HostClock {
     fn change(&self, change: impl FnOnce(&mut ClockError)) -> i128 {
         let elapsed = self.time.elapsed();
         let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = ClockError {
-            ahead: error.at(elapsed),
-            since: elapsed,
-            drift_ppm: error.drift_ppm,
-        };
+        let mut next =
+            ClockError { ahead: error.at(elapsed), since: elapsed, drift_ppm: error.drift_ppm };
         // Reading must not move the anchor: rounding would make the drift depend on how often one looks.
         let (ahead, drift) = (next.ahead, next.drift_ppm);
         change(&mut next);

@@ -60,13 +60,8 @@ pub enum CrashMode {
 }
 
 impl CrashMode {
-    const CONCRETE: [Self; 5] = [
-        Self::LoseUnsynced,
-        Self::KeepUnsynced,
-        Self::Prefix,
-        Self::Reordered,
-        Self::Torn,
-    ];
+    const CONCRETE: [Self; 5] =
+        [Self::LoseUnsynced, Self::KeepUnsynced, Self::Prefix, Self::Reordered, Self::Torn];
 }
 
 /// A way in which a disk fails.
@@ -187,8 +182,7 @@ impl SimDisk {
         // The machine goes with its faults: a fuse set for this incarnation must not hit the next one.
         state.fuse = None;
         state.powerless = false;
-        self.trace
-            .record(format_args!("disk crash {} {mode:?}", self.host));
+        self.trace.record(format_args!("disk crash {} {mode:?}", self.host));
     }
 
     /// Opens, or creates, the file at `path` for exclusive use by `incarnation`.
@@ -206,25 +200,18 @@ impl SimDisk {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         entry.owner = Some((incarnation.0, handle));
-        Ok(SimFile::new(
-            self.clone(),
-            path.to_owned(),
-            incarnation,
-            handle,
-        ))
+        Ok(SimFile::new(self.clone(), path.to_owned(), incarnation, handle))
     }
 
     /// Turns a fault on until [`Self::clear`].
     pub fn inject(&self, fault: FaultKind) {
-        self.trace
-            .record(format_args!("disk fault {} {fault:?}", self.host));
+        self.trace.record(format_args!("disk fault {} {fault:?}", self.host));
         self.lock().inject(fault);
     }
 
     /// Turns a fault off.
     pub fn clear(&self, fault: FaultKind) {
-        self.trace
-            .record(format_args!("disk clear {} {fault:?}", self.host));
+        self.trace.record(format_args!("disk clear {} {fault:?}", self.host));
         self.lock().faults.remove(&fault);
     }
 
@@ -241,11 +228,7 @@ impl SimDisk {
             if state.powerless {
                 return Poll::Ready(());
             }
-            if !state
-                .power_watchers
-                .iter()
-                .any(|waker| waker.will_wake(cx.waker()))
-            {
+            if !state.power_watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
                 state.power_watchers.push(cx.waker().clone());
             }
             Poll::Pending
@@ -294,9 +277,7 @@ impl State {
             return Err(io::Error::other("the power failed"));
         }
         if self.incarnation != incarnation.0 {
-            return Err(io::Error::other(
-                "this process is dead: its disk handles are fenced",
-            ));
+            return Err(io::Error::other("this process is dead: its disk handles are fenced"));
         }
         Ok(())
     }

@@ -41,13 +41,7 @@ impl SimEnv {
         clock: HostClock,
         rng: SeededRng,
     ) -> Self {
-        Self {
-            incarnation: disk.boot(),
-            interface,
-            disk,
-            clock,
-            rng: Arc::new(Mutex::new(rng)),
-        }
+        Self { incarnation: disk.boot(), interface, disk, clock, rng: Arc::new(Mutex::new(rng)) }
     }
 
     /// The name of the host, which is also its address.
@@ -76,8 +70,7 @@ impl Env for SimEnv {
     }
 
     fn open_disk(&self, dir: &Path, name: &str) -> io::Result<SimFile> {
-        self.disk
-            .open(self.incarnation, &dir.join(name).to_string_lossy())
+        self.disk.open(self.incarnation, &dir.join(name).to_string_lossy())
     }
 
     /// Runs `work` in a task of its own, in no time, some way into the time that the host's disk takes:

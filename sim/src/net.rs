@@ -165,8 +165,7 @@ impl State {
     }
 
     fn draw_latency(&mut self, from: &HostName, to: &HostName) -> Duration {
-        self.topology
-            .draw_latency(&mut self.rng, &self.config, from, to)
+        self.topology.draw_latency(&mut self.rng, &self.config, from, to)
     }
 
     /// When a packet sent now would arrive.
@@ -180,15 +179,7 @@ impl State {
 
     /// Makes everything happen on connection `id` that is due by `now`.
     fn settle(&mut self, id: u64, now: Instant) {
-        let Self {
-            conns,
-            topology,
-            rng,
-            config,
-            trace,
-            wake,
-            ..
-        } = self;
+        let Self { conns, topology, rng, config, trace, wake, .. } = self;
         let Some(conn) = conns.get_mut(&id) else {
             return;
         };
@@ -196,9 +187,7 @@ impl State {
             now,
             |conn, side| {
                 let (from, to) = (&conn.ends[side].host, &conn.ends[1 - side].host);
-                topology
-                    .carries(from, to)
-                    .then(|| topology.draw_latency(rng, config, from, to))
+                topology.carries(from, to).then(|| topology.draw_latency(rng, config, from, to))
             },
             |conn, happened| match happened {
                 Happened::Data { side, bytes } => {
@@ -226,10 +215,7 @@ impl State {
         let Some(conn) = self.conns.get(&id) else {
             return;
         };
-        let (from, to) = (
-            conn.ends[side].host.clone(),
-            conn.ends[1 - side].host.clone(),
-        );
+        let (from, to) = (conn.ends[side].host.clone(), conn.ends[1 - side].host.clone());
         let arrival = self.arrival(&from, &to, now);
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
@@ -281,10 +267,7 @@ impl State {
         let Some(conn) = self.conns.get(&id) else {
             return;
         };
-        let (from, to) = (
-            conn.ends[side].host.clone(),
-            conn.ends[1 - side].host.clone(),
-        );
+        let (from, to) = (conn.ends[side].host.clone(), conn.ends[1 - side].host.clone());
         let mut arrival = self.arrival(&from, &to, now);
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
@@ -305,11 +288,8 @@ impl State {
         for id in &ids {
             self.settle(*id, now);
         }
-        let before: Vec<[bool; 2]> = self
-            .conns
-            .values()
-            .map(|conn| self.carries_to(conn))
-            .collect();
+        let before: Vec<[bool; 2]> =
+            self.conns.values().map(|conn| self.carries_to(conn)).collect();
         change(&mut self.topology);
         for (id, before) in ids.into_iter().zip(before) {
             let Some(conn) = self.conns.get(&id) else {
@@ -322,16 +302,13 @@ impl State {
                 }
             }
         }
-        self.wake
-            .extend(std::mem::take(&mut self.waiters).into_values());
+        self.wake.extend(std::mem::take(&mut self.waiters).into_values());
     }
 
     /// Whether packets to each end of `conn` arrive.
     fn carries_to(&self, conn: &Conn) -> [bool; 2] {
-        let carries = |side: usize| {
-            self.topology
-                .carries(&conn.ends[1 - side].host, &conn.ends[side].host)
-        };
+        let carries =
+            |side: usize| self.topology.carries(&conn.ends[1 - side].host, &conn.ends[side].host);
         [carries(0), carries(1)]
     }
 
@@ -340,10 +317,7 @@ impl State {
         let Some(conn) = self.conns.get(&id) else {
             return;
         };
-        let (from, to) = (
-            conn.ends[1 - side].host.clone(),
-            conn.ends[side].host.clone(),
-        );
+        let (from, to) = (conn.ends[1 - side].host.clone(), conn.ends[side].host.clone());
         let delay =
             draw_duration(&mut self.rng, &self.config.retransmit) + self.draw_latency(&from, &to);
         let Some(conn) = self.conns.get_mut(&id) else {

@@ -77,11 +77,7 @@ pub(crate) fn draw_duration(rng: &mut impl Rng, range: &Range<Duration>) -> Dura
 
 /// A number below `bound`, or 0 when `bound` is 0. The modulo's bias is irrelevant here.
 pub(crate) fn draw_below(rng: &mut impl Rng, bound: u64) -> u64 {
-    if bound == 0 {
-        0
-    } else {
-        rng.next_u64() % bound
-    }
+    if bound == 0 { 0 } else { rng.next_u64() % bound }
 }
 
 /// True or false, evenly.

@@ -68,9 +68,7 @@ where
             madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
         runtime.block_on(async { main().await })
     });
-    simulation
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    simulation.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A timer. See the [module documentation](self) for what it adds to madsim's.
@@ -103,10 +101,7 @@ impl SimSleep {
 
 impl From<Sleep> for SimSleep {
     fn from(sleep: Sleep) -> Self {
-        Self {
-            sleep,
-            registered: None,
-        }
+        Self { sleep, registered: None }
     }
 }
 
@@ -117,10 +112,7 @@ impl Future for SimSleep {
         if self.sleep.is_elapsed() {
             return Poll::Ready(());
         }
-        let known = self
-            .registered
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()));
+        let known = self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !known {
             self.registered = Some(cx.waker().clone());
             return Pin::new(&mut self.sleep).poll(cx);
@@ -139,9 +131,7 @@ pub struct SimTimeout<F> {
 
 impl<F> fmt::Debug for SimTimeout<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimTimeout")
-            .field("sleep", &self.sleep)
-            .finish_non_exhaustive()
+        f.debug_struct("SimTimeout").field("sleep", &self.sleep).finish_non_exhaustive()
     }
 }
 
@@ -204,20 +194,14 @@ impl AsyncRuntime for SimRuntime {
         duration: Duration,
         future: F,
     ) -> SimTimeout<F> {
-        SimTimeout {
-            future: Box::pin(future),
-            sleep: SimSleep::after(duration),
-        }
+        SimTimeout { future: Box::pin(future), sleep: SimSleep::after(duration) }
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
         deadline: Instant,
         future: F,
     ) -> SimTimeout<F> {
-        SimTimeout {
-            future: Box::pin(future),
-            sleep: Self::sleep_until(deadline),
-        }
+        SimTimeout { future: Box::pin(future), sleep: Self::sleep_until(deadline) }
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {
@@ -262,14 +246,9 @@ mod tests {
     use super::*;
 
     #[test]
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the suite makes simulations of its own"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the suite makes simulations of its own")]
     fn openrafts_runtime_suite_passes() {
-        thread::spawn(Suite::<SimRuntime>::test_all)
-            .join()
-            .expect("the suite passes");
+        thread::spawn(Suite::<SimRuntime>::test_all).join().expect("the suite passes");
     }
 
     #[test]

@@ -48,11 +48,7 @@ impl Trace {
     pub fn new() -> Self {
         Self {
             time: TimeHandle::try_current(),
-            inner: Arc::new(Mutex::new(Inner {
-                hash: FNV_OFFSET,
-                events: 0,
-                lines: None,
-            })),
+            inner: Arc::new(Mutex::new(Inner { hash: FNV_OFFSET, events: 0, lines: None })),
         }
     }
 
@@ -63,10 +59,7 @@ impl Trace {
 
     /// Appends an event: `trace.record(format_args!("n1 leads term {term}"))`.
     pub fn record(&self, event: fmt::Arguments<'_>) {
-        let nanos = self
-            .time
-            .as_ref()
-            .map_or(0, |time| time.elapsed().as_nanos());
+        let nanos = self.time.as_ref().map_or(0, |time| time.elapsed().as_nanos());
         let mut inner = self.lock();
         inner.events += 1;
         // Hashing never fails; an error could only come from a `Display` that refuses to print.

@@ -75,9 +75,7 @@ struct Process {
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("World")
-            .field("trace", &self.trace)
-            .finish_non_exhaustive()
+        f.debug_struct("World").field("trace", &self.trace).finish_non_exhaustive()
     }
 }
 
@@ -127,10 +125,7 @@ impl World {
     /// Whether a process runs on `host`.
     #[must_use]
     pub fn is_running(&self, host: &str) -> bool {
-        self.lock()
-            .hosts
-            .get(host)
-            .is_some_and(|host| host.process.is_some())
+        self.lock().hosts.get(host).is_some_and(|host| host.process.is_some())
     }
 
     /// Starts a process on `host` (switching the host on if need be): `main` gets its environment. The
@@ -154,21 +149,10 @@ impl World {
             assert!(host.process.is_none(), "a process already runs on {name}");
             host.starts += 1;
             let interface = self.net.boot(&name);
-            let env = SimEnv::new(
-                interface,
-                host.disk.clone(),
-                host.clock.clone(),
-                SeededRng::fork(rng),
-            );
-            let node = self
-                .handle
-                .create_node()
-                .name(format!("{name}#{}", host.starts))
-                .build();
-            host.process = Some(Process {
-                node: node.id(),
-                paused: false,
-            });
+            let env =
+                SimEnv::new(interface, host.disk.clone(), host.clock.clone(), SeededRng::fork(rng));
+            let node = self.handle.create_node().name(format!("{name}#{}", host.starts)).build();
+            host.process = Some(Process { node: node.id(), paused: false });
             (env, node, host.starts)
         });
         self.trace.record(format_args!("start {name}#{start}"));

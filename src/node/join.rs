@@ -19,11 +19,13 @@ use crate::raft::network::client::{Channel, Target};
 use crate::raft::network::message::{Request, Response};
 use crate::raft::{NodeId, Peer};
 
-/// How long a new node may take to catch up before the leader gives up on it; it will ask again.
-const CATCH_UP_LIMIT: Duration = Duration::from_secs(30);
+/// How long the leader works on one request to join. A node that has not caught up by then asks again, and
+/// finds itself a learner that has come closer.
+const ADMIT_LIMIT: Duration = Duration::from_millis(1_500);
 
-/// How long a joining node waits for the answer.
-const JOIN_LIMIT: Duration = Duration::from_secs(40);
+/// How long a joining node waits for the answer. No longer: whoever it asked may have lost power, and will
+/// never say so.
+const JOIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long asking for the cluster may take.
 const IDENTIFY_LIMIT: Duration = Duration::from_secs(1);
@@ -112,7 +114,7 @@ impl<E: Env> Node<E> {
             Some(leader) if leader == self.id() => self.admit_here(running, node, peer).await,
             Some(leader) if !passed_on => {
                 let request = Request::Join { node, peer, passed_on: true };
-                let asked = self.ask_leader(running, leader, request, CATCH_UP_LIMIT).await;
+                let asked = self.ask_leader(running, leader, request, ADMIT_LIMIT).await;
                 asked.unwrap_or(Response::NotLeader(Some(leader)))
             }
             leader => Response::NotLeader(leader),
@@ -144,7 +146,8 @@ impl<E: Env> Node<E> {
         }
         let admitted = async {
             match known {
-                None => drop(running.raft.add_learner(node, peer, true).await?),
+                // Not blocking: it would wait for a node that may be dead by now.
+                None => drop(running.raft.add_learner(node, peer, false).await?),
                 Some(known) if known != peer => {
                     let moved = ChangeMembers::SetNodes(BTreeMap::from([(node, peer)]));
                     drop(running.raft.change_membership(moved, true).await?);
@@ -152,15 +155,35 @@ impl<E: Env> Node<E> {
                 Some(_) => {}
             }
             if !voter {
+                caught_up(running, node).await;
                 let promoted = ChangeMembers::AddVoterIds([node].into());
                 drop(running.raft.change_membership(promoted, true).await?);
             }
             Ok::<_, openraft::errors::RaftError<_, openraft::errors::ClientWriteError<_>>>(())
         };
-        match rt::timeout::<E, _>(CATCH_UP_LIMIT, admitted).await {
+        match rt::timeout::<E, _>(ADMIT_LIMIT, admitted).await {
             Some(Ok(())) => Response::Joined,
             Some(Err(error)) => Response::Unavailable(error.to_string()),
             None => Response::Unavailable(format!("node {node} did not catch up in time")),
+        }
+    }
+}
+
+/// Waits until `node` holds all that was committed when it was asked about: voting with less, it would hold
+/// up every commit until it had (the dissertation §4.2.1).
+async fn caught_up<E: Env>(running: &Running<E>, node: NodeId) {
+    let mut metrics = running.raft.metrics();
+    let goal = metrics.borrow_watched().local_committed;
+    loop {
+        let matched = {
+            let metrics = metrics.borrow_watched();
+            metrics
+                .replication
+                .as_ref()
+                .and_then(|replication| replication.get(&node).copied().flatten())
+        };
+        if matched >= goal || metrics.changed().await.is_err() {
+            return;
         }
     }
 }

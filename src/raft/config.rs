@@ -57,6 +57,12 @@ pub const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 /// What a cluster's operator, or a simulation that wants rare things often, may change.
 #[derive(Clone, Debug)]
 pub struct RaftOptions {
+    /// See [`HEARTBEAT_INTERVAL`].
+    pub heartbeat_interval: Duration,
+    /// See [`ELECTION_TIMEOUT_MIN`].
+    pub election_timeout_min: Duration,
+    /// See [`ELECTION_TIMEOUT_MIN`].
+    pub election_timeout_max: Duration,
     /// See [`SNAPSHOT_ENTRIES`].
     pub snapshot_entries: u64,
     /// See [`LOG_ENTRIES_KEPT`].
@@ -65,16 +71,23 @@ pub struct RaftOptions {
     pub snapshot_chunk_bytes: usize,
 }
 
-impl Default for RaftOptions {
-    fn default() -> Self {
-        Self {
-            snapshot_entries: SNAPSHOT_ENTRIES,
-            log_entries_kept: LOG_ENTRIES_KEPT,
-            snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
-        }
-    }
+impl RaftOptions {
+    /// What holds unless something else is asked for.
+    pub const DEFAULT: Self = Self {
+        heartbeat_interval: HEARTBEAT_INTERVAL,
+        election_timeout_min: ELECTION_TIMEOUT_MIN,
+        election_timeout_max: ELECTION_TIMEOUT_MAX,
+        snapshot_entries: SNAPSHOT_ENTRIES,
+        log_entries_kept: LOG_ENTRIES_KEPT,
+        snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
+    };
 }
 
+impl Default for RaftOptions {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
 /// openraft's configuration.
 ///
 /// # Errors
@@ -83,9 +96,9 @@ impl Default for RaftOptions {
 pub fn raft_config(options: &RaftOptions) -> Result<Arc<Config>, ConfigError> {
     let config = Config {
         cluster_name: "yakt".to_owned(),
-        heartbeat_interval: millis(HEARTBEAT_INTERVAL),
-        election_timeout_min: millis(ELECTION_TIMEOUT_MIN),
-        election_timeout_max: millis(ELECTION_TIMEOUT_MAX),
+        heartbeat_interval: millis(options.heartbeat_interval),
+        election_timeout_min: millis(options.election_timeout_min),
+        election_timeout_max: millis(options.election_timeout_max),
         enable_pre_vote: Some(true),
         // A restarted leader that trusted its old vote would serve reads from a state machine whose
         // committed entries it has not learned again. It must win an election like anyone.

@@ -14,12 +14,14 @@
 //! Reads do not enter the log: the leader proves that it still leads by hearing from a majority after
 //! the read came in (Raft §6.4, read index), and the asked node waits until it has applied that far.
 
+mod cluster_clock;
 pub mod config;
 pub mod network;
 pub mod state_machine;
 pub mod storage;
 mod types;
 
+pub use cluster_clock::ClusterClock;
 pub use types::{
     Ballot, CommittedLeader, EntryId, Leader, LogEntry, Membership, NodeId, Payload, Peer, Raft,
     Reply, SharedCommand, SnapshotMeta, Term, TypeConfig,

@@ -15,10 +15,11 @@ use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
+use super::cluster_clock::ClusterClock;
 use super::storage::SnapshotStore;
 use super::types::{EntryId, LogEntry, Membership, NodeId, Peer, Reply, SnapshotMeta, TypeConfig};
 use crate::env::{Env, rt};
-use crate::metadata::State;
+use crate::metadata::{State, Timestamp};
 
 /// A snapshot as openraft hands it around.
 pub type NodeSnapshot = Snapshot<super::CommittedLeader, NodeId, Peer, Arc<[u8]>>;
@@ -32,9 +33,8 @@ pub struct Image<I> {
     pub membership: Membership,
     /// The metadata.
     pub state: State,
-    /// When, by this node's monotonic clock, it applied the command that carries the last stamp. Cluster
-    /// time goes on from here.
-    pub stamped_at: I,
+    /// How cluster time goes on from here, as this node reckons it.
+    pub clock: ClusterClock<I>,
 }
 
 /// The newest image, to be read or waited for.
@@ -77,7 +77,7 @@ impl<E: Env> StateMachine<E> {
             applied: None,
             membership: Membership::default(),
             state: State::default(),
-            stamped_at: rt::now::<E>(),
+            clock: ClusterClock::new(Timestamp::ZERO, rt::now::<E>()),
         };
         let (published, images) = watch::channel(Arc::new(current.clone()));
         (Self { observer, snapshots, current, published }, images)
@@ -90,9 +90,7 @@ impl<E: Env> StateMachine<E> {
     }
 
     fn publish(&mut self) {
-        if self.current.state.last_stamp() != self.published.borrow().state.last_stamp() {
-            self.current.stamped_at = rt::now::<E>();
-        }
+        self.current.clock.observe(self.current.state.last_stamp(), rt::now::<E>());
         self.published.send_replace(Arc::new(self.current.clone()));
     }
 }

@@ -17,11 +17,7 @@ pub struct SimFile {
 
 impl fmt::Debug for SimFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "SimFile({}:{}, {:?})",
-            self.disk.host, self.path, self.incarnation
-        )
+        write!(f, "SimFile({}:{}, {:?})", self.disk.host, self.path, self.incarnation)
     }
 }
 
@@ -40,12 +36,7 @@ impl SimFile {
         incarnation: DiskIncarnation,
         handle: u64,
     ) -> Self {
-        Self {
-            disk,
-            path,
-            incarnation,
-            handle,
-        }
+        Self { disk, path, incarnation, handle }
     }
 
     /// Runs `act` if this handle's process is alive and still holds the file.
@@ -69,10 +60,7 @@ impl SimFile {
         self.with(|state| {
             state.stats.writes += 1;
             let blown = state.burn_fuse();
-            let image = state
-                .files
-                .get_mut(&self.path)
-                .map(|entry| &mut entry.image);
+            let image = state.files.get_mut(&self.path).map(|entry| &mut entry.image);
             let image = image.ok_or(io::ErrorKind::NotFound)?;
             if state.faults.contains(&FaultKind::WriteError) {
                 return Err(eio("write"));
@@ -92,17 +80,13 @@ impl SimFile {
     }
 
     fn trace_power_loss(&self) {
-        self.disk
-            .trace
-            .record(format_args!("disk power loss {}", self.disk.host));
+        self.disk.trace.record(format_args!("disk power loss {}", self.disk.host));
     }
 
     fn release(&self) {
         let mut state = self.disk.lock();
         if let Some(entry) = state.files.get_mut(&self.path) {
-            entry
-                .owner
-                .take_if(|owner| *owner == (self.incarnation.0, self.handle));
+            entry.owner.take_if(|owner| *owner == (self.incarnation.0, self.handle));
         }
     }
 }
@@ -110,10 +94,7 @@ impl SimFile {
 impl StorageBackend for SimFile {
     fn len(&self) -> io::Result<u64> {
         self.with(|state| {
-            Ok(state
-                .files
-                .get(&self.path)
-                .map_or(0, |entry| entry.image.len() as u64))
+            Ok(state.files.get(&self.path).map_or(0, |entry| entry.image.len() as u64))
         })
     }
 
@@ -141,9 +122,7 @@ impl StorageBackend for SimFile {
         let result = self.with(|state| {
             state.stats.syncs += 1;
             let blown = state.burn_fuse();
-            let State {
-                files, faults, rng, ..
-            } = state;
+            let State { files, faults, rng, .. } = state;
             let image = files.get_mut(&self.path).map(|entry| &mut entry.image);
             let image = image.ok_or(io::ErrorKind::NotFound)?;
             if blown == Some(FaultKind::PowerLoss) {
@@ -158,9 +137,7 @@ impl StorageBackend for SimFile {
             Ok(())
         });
         if result.is_ok() {
-            self.disk
-                .trace
-                .record(format_args!("disk sync {}:{}", self.disk.host, self.path));
+            self.disk.trace.record(format_args!("disk sync {}:{}", self.disk.host, self.path));
         }
         result
     }

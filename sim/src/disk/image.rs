@@ -70,10 +70,7 @@ impl Image {
 
     pub(super) fn write(&mut self, offset: usize, data: &[u8]) {
         write_at(&mut self.cached, offset, data);
-        self.unsynced.push(Change::Write {
-            offset,
-            data: data.to_vec(),
-        });
+        self.unsynced.push(Change::Write { offset, data: data.to_vec() });
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
@@ -166,10 +163,6 @@ impl Image {
         };
         let start = (sector * SECTOR_BYTES).max(*offset);
         let end = ((sector + 1) * SECTOR_BYTES).min(offset + data.len());
-        write_at(
-            &mut self.durable,
-            start,
-            &data[start - offset..end - offset],
-        );
+        write_at(&mut self.durable, start, &data[start - offset..end - offset]);
     }
 }

@@ -29,10 +29,7 @@ fn synced_bytes_survive_a_crash_and_unsynced_ones_may_not() {
     file.write(0, b"kept").expect("write");
     file.sync_data().expect("sync");
     file.write(4, b"lost").expect("write");
-    assert_eq!(
-        read(&file, 0, 8).expect("reads see unsynced writes"),
-        b"keptlost"
-    );
+    assert_eq!(read(&file, 0, 8).expect("reads see unsynced writes"), b"keptlost");
     disk.crash(&mut SeededRng::new(1), CrashMode::LoseUnsynced);
     let file = open(&disk);
     assert_eq!(file.len().expect("len"), 4);
@@ -170,10 +167,7 @@ fn write_version(db: &Database, version: u64, rng: &mut SeededRng) -> Result<(),
         let mut table = txn.open_table(TABLE)?;
         for _ in 0..8 {
             let len = usize::try_from(rng.next_u64() % 60_000).unwrap_or(0);
-            table.insert(
-                rng.next_u64() % 64,
-                vec![version.to_le_bytes()[0]; len].as_slice(),
-            )?;
+            table.insert(rng.next_u64() % 64, vec![version.to_le_bytes()[0]; len].as_slice())?;
         }
         table.remove(rng.next_u64() % 64)?;
         table.insert(VERSION, version.to_le_bytes().as_slice())?;
@@ -242,10 +236,7 @@ fn crash_redb(seed: u64) {
         }
     };
     let error = { commits }().expect_err("the power fails");
-    assert!(
-        disk.is_powerless(),
-        "seed {seed}: only for that reason: {error}"
-    );
+    assert!(disk.is_powerless(), "seed {seed}: only for that reason: {error}");
     disk.crash(&mut chance, CrashMode::Any);
 
     disk.fail_after(1 + chance.next_u64() % 6, FaultKind::PowerLoss);
@@ -259,9 +250,9 @@ fn crash_redb(seed: u64) {
     let db = Database::builder().create_with_backend(file);
     let db = db.unwrap_or_else(|error| panic!("seed {seed}: redb does not recover: {error}"));
     let found = contents(&db).unwrap_or_else(|error| panic!("seed {seed}: unreadable: {error}"));
-    let version = found.get(&VERSION).map_or(0, |bytes| {
-        u64::from_le_bytes(bytes.as_slice().try_into().expect("eight bytes"))
-    });
+    let version = found
+        .get(&VERSION)
+        .map_or(0, |bytes| u64::from_le_bytes(bytes.as_slice().try_into().expect("eight bytes")));
     assert!(
         (acknowledged..=attempted).contains(&version),
         "seed {seed}: {version} is not in {acknowledged}..={attempted}"

@@ -96,12 +96,14 @@ impl Client {
         let mut connection = match self.connections.remove(addr) {
             Some(kept) if kept.is_ready() => kept,
             _ => {
-                let connected = rt::timeout::<SimEnv, _>(self.patience, connect(&self.env, addr)).await;
+                let connected =
+                    rt::timeout::<SimEnv, _>(self.patience, connect(&self.env, addr)).await;
                 connected.flatten().ok_or(NoAnswer::NotSent)?
             }
         };
         let left = deadline.saturating_duration_since(rt::now::<SimEnv>());
-        let exchanged = rt::timeout::<SimEnv, _>(left, exchange(&mut connection, addr, request)).await;
+        let exchanged =
+            rt::timeout::<SimEnv, _>(left, exchange(&mut connection, addr, request)).await;
         let answer = exchanged.flatten().ok_or(NoAnswer::Lost)?;
         self.connections.insert(addr.to_owned(), connection);
         Ok(answer)
@@ -116,8 +118,13 @@ async fn connect(env: &SimEnv, addr: &str) -> Option<SendRequest<Full<Bytes>>> {
     Some(sender)
 }
 
-async fn exchange(connection: &mut SendRequest<Full<Bytes>>, addr: &str, request: &Request) -> Option<Answer> {
-    let mut builder = hyper::Request::builder().method(&request.method).uri(&request.path).header("host", addr);
+async fn exchange(
+    connection: &mut SendRequest<Full<Bytes>>,
+    addr: &str,
+    request: &Request,
+) -> Option<Answer> {
+    let mut builder =
+        hyper::Request::builder().method(&request.method).uri(&request.path).header("host", addr);
     if let Some(key) = &request.key {
         builder = builder.header("idempotency-key", key);
     }

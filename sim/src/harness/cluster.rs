@@ -19,6 +19,7 @@ use yakt::raft::state_machine::Image;
 
 use super::Violation;
 use super::safety::Safety;
+use super::scenarios::NODES;
 use crate::disk::CrashMode;
 use crate::env::SimEnv;
 use crate::world::World;
@@ -110,7 +111,10 @@ impl Cluster {
             let node = Node::new(env, options);
             let life = cluster.born(id, node.clone());
             async move {
-                drop(rt::spawn::<SimEnv, _>(watch_leadership(node.clone(), cluster.safety.clone())));
+                drop(rt::spawn::<SimEnv, _>(watch_leadership(
+                    node.clone(),
+                    cluster.safety.clone(),
+                )));
                 let result = yakt::server::run(node, &http(id)).await;
                 cluster.died(id, life, result);
             }
@@ -159,7 +163,8 @@ impl Cluster {
     /// The nodes whose processes run.
     #[must_use]
     pub fn running(&self) -> Vec<NodeId> {
-        self.lock().keys().copied().collect()
+        let hosts = (1..=NODES).filter(|id| self.world.is_running(&host(*id)));
+        hosts.collect()
     }
 
     /// The node that believes to lead, in the highest term.
@@ -209,7 +214,10 @@ impl Cluster {
             let node = &processes.get(&id)?.node;
             let status = node.status();
             let voters = status.nodes.iter().filter(|member| member.voter).count() as u64;
-            if !node.is_ready() || voters != size || views.first().is_some_and(|first| first.leader != status.leader) {
+            if !node.is_ready()
+                || voters != size
+                || views.first().is_some_and(|first| first.leader != status.leader)
+            {
                 return None;
             }
             views.push(View { id, leader: status.leader, image: node.image()? });
@@ -220,7 +228,9 @@ impl Cluster {
     /// Whether it is as [`settle`](Self::settle) wants it; compares the states if it is.
     fn settled(&self, size: NodeId) -> bool {
         let Some(views) = self.views_in_order(size) else { return false };
-        let Some(applied) = views.first().and_then(|first| first.image.applied) else { return false };
+        let Some(applied) = views.first().and_then(|first| first.image.applied) else {
+            return false;
+        };
         if views.iter().any(|view| view.image.applied != Some(applied)) {
             return false;
         }
@@ -230,7 +240,11 @@ impl Cluster {
         true
     }
 
-    async fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Violation> {
+    async fn wait_for<T>(
+        &self,
+        what: &str,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Result<T, Violation> {
         let deadline = rt::now::<SimEnv>() + RECOVERY_LIMIT;
         loop {
             if let Some(found) = look() {
@@ -240,7 +254,10 @@ impl Cluster {
                 return Err(violation);
             }
             if rt::now::<SimEnv>() > deadline {
-                return Err(Violation::liveness(format!("waited {RECOVERY_LIMIT:?} for {what}:{}", self.views())));
+                return Err(Violation::liveness(format!(
+                    "waited {RECOVERY_LIMIT:?} for {what}:{}",
+                    self.views()
+                )));
             }
             rt::sleep::<SimEnv>(LOOK_INTERVAL).await;
         }
@@ -286,12 +303,16 @@ impl Cluster {
 
     fn died(&self, id: NodeId, life: u64, result: Result<(), yakt::node::RunError>) {
         let mut processes = self.lock();
-        let Some(process) = processes.get(&id).filter(|process| process.life == life) else { return };
-        let expected = if process.failing { result.is_err() } else { process.ended && result.is_ok() };
+        let Some(process) = processes.get(&id).filter(|process| process.life == life) else {
+            return;
+        };
+        let expected =
+            if process.failing { result.is_err() } else { process.ended && result.is_ok() };
         processes.remove(&id);
         drop(processes);
         if !expected {
-            let how = result.map_or_else(|error| error.to_string(), |()| "for no reason".to_owned());
+            let how =
+                result.map_or_else(|error| error.to_string(), |()| "for no reason".to_owned());
             self.safety.report(Violation::safety(format!("node {id} stopped by itself: {how}")));
         }
     }

@@ -119,7 +119,9 @@ impl History {
         let mut told = self.lock();
         let certain = told.facts.get(name).and_then(|fact| fact.certain_since);
         if certain.is_some_and(|since| since < begun) {
-            told.report(format!("{name} was certain, and a later linearizable read did not see it"));
+            told.report(format!(
+                "{name} was certain, and a later linearizable read did not see it"
+            ));
         }
     }
 
@@ -154,7 +156,9 @@ impl History {
         let (floor, ceiling) = (floor(&counter.certain, begun), counter.attempts);
         counter.certain.push((rt::now::<SimEnv>(), value));
         if floor.is_some_and(|floor| value < floor) {
-            told.report(format!("{name} stood at {floor:?}, and a later linearizable read saw {value}"));
+            told.report(format!(
+                "{name} stood at {floor:?}, and a later linearizable read saw {value}"
+            ));
         }
         if value > ceiling {
             told.report(format!("{name} stands at {value} after {ceiling} attempts"));
@@ -166,7 +170,9 @@ impl History {
     pub fn counters(&self) -> Vec<(String, u64, u64)> {
         let told = self.lock();
         let counters = told.counters.iter();
-        counters.map(|(name, counter)| (name.clone(), counter.acknowledged, counter.attempts)).collect()
+        counters
+            .map(|(name, counter)| (name.clone(), counter.acknowledged, counter.attempts))
+            .collect()
     }
 
     /// A linearizable poll that began at `begun` with offset `previous` got a snapshot of `kind` at `offset`
@@ -255,8 +261,18 @@ mod tests {
             history.told_poll(rt::now::<SimEnv>(), 0, 9, "current");
             history.told_poll(later(), 0, 8, "current");
         }));
-        assert!(violates(|history| history.told_poll(rt::now::<SimEnv>(), 0, 600_000_001, "current")));
-        assert!(violates(|history| history.told_poll(rt::now::<SimEnv>(), 0, 600_000_000, "complete")));
+        assert!(violates(|history| history.told_poll(
+            rt::now::<SimEnv>(),
+            0,
+            600_000_001,
+            "current"
+        )));
+        assert!(violates(|history| history.told_poll(
+            rt::now::<SimEnv>(),
+            0,
+            600_000_000,
+            "complete"
+        )));
         assert!(!violates(|history| {
             history.told_poll(rt::now::<SimEnv>(), 0, 600_000_000, "current");
             history.told_poll(later(), 0, 600_000_001, "complete");

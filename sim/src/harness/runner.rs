@@ -64,7 +64,10 @@ impl Seeds {
         if let Some(base) = number("YAKT_SEED").or_else(|| number("MADSIM_TEST_SEED")) {
             return Self { base, count: 1 };
         }
-        Self { base: number("YAKT_SEED_BASE").unwrap_or(1), count: number("YAKT_SEEDS").unwrap_or(count) }
+        Self {
+            base: number("YAKT_SEED_BASE").unwrap_or(1),
+            count: number("YAKT_SEEDS").unwrap_or(count),
+        }
     }
 
     /// The seeds.
@@ -107,7 +110,10 @@ fn report(verdict: &Verdict) -> ExitCode {
     match verdict {
         Ok(summary) => {
             let Summary { operations, leaders, trace_hash, trace_events, virtual_time } = summary;
-            println!("{operations} {leaders} {trace_hash} {trace_events} {}", virtual_time.as_millis());
+            println!(
+                "{operations} {leaders} {trace_hash} {trace_events} {}",
+                virtual_time.as_millis()
+            );
             ExitCode::SUCCESS
         }
         Err(violation) => {
@@ -166,11 +172,15 @@ pub fn run(scenario: Scenario, seed: u64, trace: Option<&Path>) -> Result<Summar
     let failure = |kind, output: String| Failure { scenario: scenario.name, seed, kind, output };
     let crash = |error: &dyn fmt::Display| failure(FailureKind::Crash, error.to_string());
     let mut command = Command::new(env::current_exe().map_err(|error| crash(&error))?);
-    command.env(RUN, format!("{}:{seed}", scenario.name)).env_remove(TRACE);
+    command
+        .env(RUN, format!("{}:{seed}", scenario.name))
+        .env_remove(TRACE)
+        .env("RUST_BACKTRACE", "0");
     if let Some(trace) = trace {
         command.env(TRACE, trace);
     }
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut process = spawned.map_err(|error| crash(&error))?;
 
     let started = Instant::now();
@@ -235,7 +245,9 @@ pub fn run_twice(scenario: Scenario, seed: u64, dir: &Path) -> Result<Summary, S
     }
     let lines = traces[0].lines().zip(traces[1].lines());
     let common = lines.clone().take_while(|(first, second)| first == second).count();
-    let context = |trace: &str| trace.lines().skip(common.saturating_sub(3)).take(5).collect::<Vec<_>>().join("\n    ");
+    let context = |trace: &str| {
+        trace.lines().skip(common.saturating_sub(3)).take(5).collect::<Vec<_>>().join("\n    ")
+    };
     Err(format!(
         "{}, seed {seed}: two runs differ from event {common} on\n  first:\n    {}\n  second:\n    {}",
         scenario.name,

@@ -108,7 +108,8 @@ impl Safety {
         let mut seen = self.lock();
         if let Some((id, known)) = seen.applied.get(&index) {
             if *id != entry.log_id || *known != encoded {
-                let what = format!("node {node} applied {} at index {index}, others {id}", entry.log_id);
+                let what =
+                    format!("node {node} applied {} at index {index}, others {id}", entry.log_id);
                 seen.report(Violation::safety(what));
             }
         } else {
@@ -122,7 +123,8 @@ impl Safety {
     }
 
     fn installed(&self, node: NodeId, last: EntryId, state: &State, restored: bool) {
-        self.trace.record(format_args!("n{node} installed a snapshot up to {last}, restored={restored}"));
+        self.trace
+            .record(format_args!("n{node} installed a snapshot up to {last}, restored={restored}"));
         let mut seen = self.lock();
         seen.installs += u64::from(!restored);
         seen.compare_digest(node, last.index(), state);
@@ -164,10 +166,17 @@ mod tests {
     use super::*;
 
     fn entry(term: u64, index: u64, clock: u64) -> (LogEntry, State) {
-        let command = Command { clock: Timestamp::from_micros(clock), idempotency: None, change: Change::Tick };
+        let command = Command {
+            clock: Timestamp::from_micros(clock),
+            idempotency: None,
+            change: Change::Tick,
+        };
         let mut state = State::new();
         state.apply(&command);
-        let leader = yakt::raft::CommittedLeader::from(openraft::impls::leader_id_std::LeaderId { term, voted_for: 1 });
+        let leader = yakt::raft::CommittedLeader::from(openraft::impls::leader_id_std::LeaderId {
+            term,
+            voted_for: 1,
+        });
         let payload = Payload::Normal(SharedCommand(command.into()));
         (LogEntry { log_id: EntryId::new(leader, index), payload }, state)
     }

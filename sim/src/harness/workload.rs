@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use yakt::env::rt;
 use yakt::raft::NodeId;
 
+use super::Violation;
 use super::client::{Answer, Client, NoAnswer, Request};
 use super::cluster::{Cluster, http};
 use super::history::History;
-use super::Violation;
 use crate::env::SimEnv;
 use crate::rng::SeededRng;
 
@@ -49,7 +49,16 @@ impl Workload {
             let rng = cluster.world().fork_rng();
             cluster.world().start(&format!("c{id}"), move |env| async move {
                 let client = Client::new(env);
-                let mut work = Work { id, client, rng, nodes, history, serial: 0, offset: 0, known: BTreeSet::new() };
+                let mut work = Work {
+                    id,
+                    client,
+                    rng,
+                    nodes,
+                    history,
+                    serial: 0,
+                    offset: 0,
+                    known: BTreeSet::new(),
+                };
                 work.run(&stop).await;
             })
         };
@@ -92,7 +101,8 @@ struct Work {
 }
 
 fn micros(seconds: &Value) -> Option<u64> {
-    yakt::metadata::Timestamp::from_seconds_f64(seconds.as_f64()?).map(yakt::metadata::Timestamp::micros)
+    yakt::metadata::Timestamp::from_seconds_f64(seconds.as_f64()?)
+        .map(yakt::metadata::Timestamp::micros)
 }
 
 /// A topic's name as a fact.
@@ -112,7 +122,8 @@ impl Work {
                 8 => self.read_broker().await,
                 _ => self.poll().await,
             }
-            let pause = Duration::from_micros(self.rng.random_range(0..PAUSE_MAX.as_micros() as u64));
+            let pause =
+                Duration::from_micros(self.rng.random_range(0..PAUSE_MAX.as_micros() as u64));
             rt::sleep::<SimEnv>(pause).await;
         }
     }
@@ -126,7 +137,8 @@ impl Work {
         self.serial += 1;
         let keyed = self.rng.random_bool(0.5);
         let tries = if keyed { KEYED_TRIES_MAX } else { 1 };
-        let request = if keyed { request.keyed(format!("c{}-{}", self.id, self.serial)) } else { request };
+        let request =
+            if keyed { request.keyed(format!("c{}-{}", self.id, self.serial)) } else { request };
         for _ in 0..tries {
             let addr = self.addr();
             match self.client.send(&addr, &request).await {
@@ -158,10 +170,16 @@ impl Work {
         let name = format!("t{}-{}", self.id, self.serial + 1);
         let fact = topic_fact(&name);
         self.history.attempt_fact(&fact);
-        let Some(answer) = self.write(Request::post("/create_topic", json!({ "name": name }))).await else { return };
+        let Some(answer) =
+            self.write(Request::post("/create_topic", json!({ "name": name }))).await
+        else {
+            return;
+        };
         match (answer.status, answer.body["fields"]["topicUUID"].as_str()) {
             (StatusCode::CREATED, Some(uuid)) => self.history.told_fact(&fact, uuid, true),
-            _ => self.history.report(format!("creating {fact}, a new name, was answered {answer:?}")),
+            _ => {
+                self.history.report(format!("creating {fact}, a new name, was answered {answer:?}"))
+            }
         }
     }
 
@@ -196,14 +214,17 @@ impl Work {
                 self.history.told_count(&counter, epoch, begun);
             }
             (StatusCode::NOT_FOUND, _) => {} // its registration is still open
-            _ => self.history.report(format!("updating broker {} was answered {answer:?}", self.id)),
+            _ => {
+                self.history.report(format!("updating broker {} was answered {answer:?}", self.id))
+            }
         }
     }
 
     async fn register_producer(&mut self) {
         let counter = producer_counter(self.id);
         self.history.attempt_count(&counter);
-        let answer = self.write(Request::post("/register_producer", json!({ "brokerId": self.id }))).await;
+        let answer =
+            self.write(Request::post("/register_producer", json!({ "brokerId": self.id }))).await;
         let Some(answer) = answer else { return };
         match (answer.status, answer.body["fields"]["producerId"].as_u64()) {
             (StatusCode::CREATED, Some(id)) => {
@@ -211,7 +232,11 @@ impl Work {
                 let fact = format!("producer {id}");
                 self.history.attempt_fact(&fact);
                 // Two registrations must never get one id.
-                self.history.told_fact(&fact, &format!("client {} request {}", self.id, self.serial), true);
+                self.history.told_fact(
+                    &fact,
+                    &format!("client {} request {}", self.id, self.serial),
+                    true,
+                );
             }
             (StatusCode::NOT_FOUND, _) => {} // the broker's registration is still open
             _ => self.history.report(format!("registering a producer was answered {answer:?}")),
@@ -220,10 +245,16 @@ impl Work {
 
     async fn read_topic(&mut self) {
         let facts = self.history.acknowledged_facts();
-        let names: Vec<_> = facts.iter().filter_map(|(name, _)| name.strip_prefix("topic ")).collect();
+        let names: Vec<_> =
+            facts.iter().filter_map(|(name, _)| name.strip_prefix("topic ")).collect();
         // Mostly a recent one: what was just acknowledged is what a stale leader does not know.
-        let back = (self.rng.next_u64().trailing_zeros() as usize).min(names.len().saturating_sub(1));
-        let Some(name) = names.len().checked_sub(back + 1).map(|position| names[position].to_owned()) else { return };
+        let back =
+            (self.rng.next_u64().trailing_zeros() as usize).min(names.len().saturating_sub(1));
+        let Some(name) =
+            names.len().checked_sub(back + 1).map(|position| names[position].to_owned())
+        else {
+            return;
+        };
         let begun = rt::now::<SimEnv>();
         let Some(answer) = self.read(format!("/get_topic_by_name/{name}")).await else { return };
         match answer.body["fields"]["topicUUID"].as_str() {
@@ -234,7 +265,8 @@ impl Work {
 
     async fn read_broker(&mut self) {
         let counters = self.history.counters();
-        let epochs = counters.iter().filter_map(|(name, _, _)| name.strip_prefix("epoch of broker "));
+        let epochs =
+            counters.iter().filter_map(|(name, _, _)| name.strip_prefix("epoch of broker "));
         let ids: Vec<_> = epochs.filter_map(|id| id.parse::<u64>().ok()).collect();
         if ids.is_empty() {
             return;
@@ -256,17 +288,23 @@ impl Work {
         let Some(answer) = self.read(format!("/client_mgmt/{seconds}{mode}")).await else { return };
         let kind = answer.body["snapshot"].as_str().unwrap_or_default().to_owned();
         let Some(offset) = micros(&answer.body["offset"]) else {
-            return self.history.report(format!("a poll was answered without an offset: {answer:?}"));
+            return self
+                .history
+                .report(format!("a poll was answered without an offset: {answer:?}"));
         };
         self.history.told_poll(begun, self.offset, offset, &kind);
         let part = if kind == "diff" { "upserted" } else { "records" };
         for (name, stamp) in topics(&answer.body[part]) {
             let new = stamp > self.offset;
             if !new && kind == "diff" {
-                self.history.report(format!("topic {name} of {stamp} is in a diff since {}", self.offset));
+                self.history
+                    .report(format!("topic {name} of {stamp} is in a diff since {}", self.offset));
             }
             if self.known.insert(name.clone()) && !new {
-                self.history.report(format!("a poller at {} had missed topic {name} of {stamp}", self.offset));
+                self.history.report(format!(
+                    "a poller at {} had missed topic {name} of {stamp}",
+                    self.offset
+                ));
             }
         }
         self.offset = offset;
@@ -281,7 +319,9 @@ fn producer_counter(id: u64) -> String {
 /// The topics in a snapshot or diff: name and stamp.
 fn topics(records: &Value) -> impl Iterator<Item = (String, u64)> {
     let topics = records["TopicRecord"].as_array().map(Vec::as_slice).unwrap_or_default();
-    topics.iter().filter_map(|topic| Some((topic["fields"]["name"].as_str()?.to_owned(), micros(&topic["timestamp"])?)))
+    topics.iter().filter_map(|topic| {
+        Some((topic["fields"]["name"].as_str()?.to_owned(), micros(&topic["timestamp"])?))
+    })
 }
 
 /// Reads everything from every node, and checks it against what the clients were told: acknowledged writes are
@@ -290,15 +330,22 @@ fn topics(records: &Value) -> impl Iterator<Item = (String, u64)> {
 /// # Errors
 ///
 /// What does not fit, or that a node does not answer.
-pub async fn verify(client: &mut Client, history: &History, nodes: NodeId) -> Result<(), Violation> {
+pub async fn verify(
+    client: &mut Client,
+    history: &History,
+    nodes: NodeId,
+) -> Result<(), Violation> {
     for node in 1..=nodes {
         for consistency in ["linearizable", "stale"] {
             let path = format!("/broker_mgmt/0?consistency={consistency}");
             let answer = client.send(&http(node), &Request::get(path)).await;
-            let unanswered = || Violation::liveness(format!("node {node} does not answer a {consistency} read"));
-            let answer = answer.ok().filter(|answer| answer.status.is_success()).ok_or_else(unanswered)?;
-            compare(history, &answer.body["records"])
-                .map_err(|what| Violation::safety(format!("node {node}, {consistency} read: {what}")))?;
+            let unanswered =
+                || Violation::liveness(format!("node {node} does not answer a {consistency} read"));
+            let answer =
+                answer.ok().filter(|answer| answer.status.is_success()).ok_or_else(unanswered)?;
+            compare(history, &answer.body["records"]).map_err(|what| {
+                Violation::safety(format!("node {node}, {consistency} read: {what}"))
+            })?;
         }
     }
     history.violation().map_or(Ok(()), Err)
@@ -308,11 +355,14 @@ fn compare(history: &History, records: &Value) -> Result<(), String> {
     let list = |name: &str| records[name].as_array().map(Vec::as_slice).unwrap_or_default();
     for (fact, value) in history.acknowledged_facts() {
         let times = if let Some(name) = fact.strip_prefix("topic ") {
-            let same = |topic: &&Value| topic["fields"]["name"] == name && topic["fields"]["topicUUID"] == *value;
+            let same = |topic: &&Value| {
+                topic["fields"]["name"] == name && topic["fields"]["topicUUID"] == *value
+            };
             list("TopicRecord").iter().filter(same).count()
         } else if let Some(id) = fact.strip_prefix("broker ") {
             let same = |broker: &&Value| {
-                broker["fields"]["brokerId"].to_string() == id && broker["fields"]["internalUUID"] == *value
+                broker["fields"]["brokerId"].to_string() == id
+                    && broker["fields"]["internalUUID"] == *value
             };
             list("RegisterBrokerRecord").iter().filter(same).count()
         } else if let Some(id) = fact.strip_prefix("producer ") {
@@ -339,12 +389,17 @@ fn compare(history: &History, records: &Value) -> Result<(), String> {
             let mut brokers = list("RegisterBrokerRecord").iter();
             let broker = brokers.find(|broker| broker["fields"]["brokerId"].to_string() == id);
             let uuid = broker.map(|broker| &broker["fields"]["internalUUID"]);
-            list("ProducerIdsRecord").iter().filter(|producer| Some(&producer["fields"]["brokerId"]) == uuid).count() as u64
+            list("ProducerIdsRecord")
+                .iter()
+                .filter(|producer| Some(&producer["fields"]["brokerId"]) == uuid)
+                .count() as u64
         } else {
             return Err(format!("nobody knows how to read {counter}"));
         };
         if stands < acknowledged || stands > attempts {
-            let what = format!("{counter} is {stands} after {acknowledged} acknowledged of {attempts} attempted");
+            let what = format!(
+                "{counter} is {stands} after {acknowledged} acknowledged of {attempts} attempted"
+            );
             return Err(what);
         }
     }

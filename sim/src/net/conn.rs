@@ -55,10 +55,7 @@ pub(super) struct Segment {
 
 /// One end, and the direction that leads to it.
 #[derive(Debug)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "TCP's half-closed states are independent facts"
-)]
+#[allow(clippy::struct_excessive_bools, reason = "TCP's half-closed states are independent facts")]
 pub(super) struct End {
     pub(super) host: HostName,
     /// A live process holds this end (or it waits in a listener's backlog).
@@ -141,8 +138,7 @@ impl End {
 
     /// The sender's memory is gone: what it would have sent again never comes.
     pub(super) fn forget_held(&mut self) {
-        self.flight
-            .retain(|segment| segment.arrival != Arrival::Held);
+        self.flight.retain(|segment| segment.arrival != Arrival::Held);
         self.reset.take_if(|reset| *reset == Arrival::Held);
         self.recount();
     }
@@ -187,9 +183,7 @@ pub(super) struct Conn {
 
 impl Conn {
     pub(super) fn new(client: HostName, server: HostName) -> Self {
-        Self {
-            ends: [End::new(client), End::new(server)],
-        }
+        Self { ends: [End::new(client), End::new(server)] }
     }
 
     /// No process holds either end: nobody can observe what is still under way.
@@ -208,10 +202,7 @@ impl Conn {
         mut happened: impl FnMut(&Self, Happened),
     ) {
         for side in [0, 1] {
-            while self.ends[side]
-                .flight
-                .front()
-                .is_some_and(|segment| segment.arrival.is_due(now))
+            while self.ends[side].flight.front().is_some_and(|segment| segment.arrival.is_due(now))
             {
                 let Some(segment) = self.ends[side].flight.pop_front() else {
                     break;
@@ -282,11 +273,8 @@ impl Conn {
         let incoming = end.flight.front().and_then(|segment| segment.arrival.at());
         let reset = end.reset.and_then(Arrival::at);
         // What this side sent to nobody comes back as a reset.
-        let outgoing = peer
-            .flight
-            .front()
-            .filter(|_| !peer.open)
-            .and_then(|segment| segment.arrival.at());
+        let outgoing =
+            peer.flight.front().filter(|_| !peer.open).and_then(|segment| segment.arrival.at());
         [incoming, reset, outgoing].into_iter().flatten().min()
     }
 }

@@ -42,9 +42,7 @@ impl Network {
                     host.epoch += 1;
                 }
             });
-            state
-                .listeners
-                .retain(|(listening, _), _| *listening != host);
+            state.listeners.retain(|(listening, _), _| *listening != host);
             for (id, side) in state.ends_on(&host) {
                 if let Some(conn) = state.conns.get_mut(&id) {
                     vanish(conn, side);
@@ -79,11 +77,7 @@ impl Network {
     /// are, those of unnamed hosts (clients) too. A host named in two groups bridges them.
     pub fn partition(&self, groups: &[&[&str]]) {
         let hosts: BTreeSet<&str> = groups.iter().copied().flatten().copied().collect();
-        let together = |a, b| {
-            groups
-                .iter()
-                .any(|group| group.contains(&a) && group.contains(&b))
-        };
+        let together = |a, b| groups.iter().any(|group| group.contains(&a) && group.contains(&b));
         self.with(|state, now| {
             state.retopology(now, |topology| {
                 for from in &hosts {
@@ -120,13 +114,8 @@ impl Network {
     /// Sets the one-way latency of what is sent from now on; bytes of a stream still never overtake.
     pub fn set_latency(&self, from: &str, to: &str, latency: Range<Duration>) {
         self.with(|state, _| {
-            state
-                .trace
-                .record(format_args!("net latency {from}->{to} {latency:?}"));
-            state
-                .topology
-                .latency
-                .insert((from.into(), to.into()), latency);
+            state.trace.record(format_args!("net latency {from}->{to} {latency:?}"));
+            state.topology.latency.insert((from.into(), to.into()), latency);
         });
     }
 
@@ -176,10 +165,7 @@ fn vanish(conn: &mut Conn, side: usize) {
 impl State {
     /// Every end of a connection on `host`, as (connection, side).
     fn ends_on(&self, host: &HostName) -> Vec<(u64, usize)> {
-        let ends = self
-            .conns
-            .iter()
-            .flat_map(|(id, conn)| [(*id, 0, conn), (*id, 1, conn)]);
+        let ends = self.conns.iter().flat_map(|(id, conn)| [(*id, 0, conn), (*id, 1, conn)]);
         ends.filter(|(_, side, conn)| conn.ends[*side].host == *host)
             .map(|(id, side, _)| (id, side))
             .collect()

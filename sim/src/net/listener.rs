@@ -48,14 +48,9 @@ fn fenced() -> io::Error {
 }
 
 fn parse(addr: &str) -> io::Result<(&str, u16)> {
-    let parts = addr
-        .rsplit_once(':')
-        .and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let parts = addr.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     parts.ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("not a HOST:PORT: {addr}"),
-        )
+        io::Error::new(io::ErrorKind::InvalidInput, format!("not a HOST:PORT: {addr}"))
     })
 }
 
@@ -101,12 +96,7 @@ impl Interface {
             };
             state.bind(&self.host, port).map(|id| (id, port))
         })?;
-        Ok(SimListener {
-            interface: self.clone(),
-            name: name.to_owned(),
-            port,
-            id,
-        })
+        Ok(SimListener { interface: self.clone(), name: name.to_owned(), port, id })
     }
 
     /// Connects to `addr`. Hangs while the network does not carry packets both ways or the host is down;
@@ -118,19 +108,9 @@ impl Interface {
     /// started, `InvalidInput` for what is no address.
     pub async fn connect(&self, addr: &str) -> io::Result<SimStream> {
         let (name, port) = parse(addr)?;
-        let to: HostName = if OWN_NAMES.contains(&name) {
-            self.host.clone()
-        } else {
-            name.into()
-        };
-        if self
-            .net
-            .with(|state, _| state.topology.epoch(&to).is_none())
-        {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("no such host: {name}"),
-            ));
+        let to: HostName = if OWN_NAMES.contains(&name) { self.host.clone() } else { name.into() };
+        if self.net.with(|state, _| state.topology.epoch(&to).is_none()) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("no such host: {name}")));
         }
         loop {
             self.reachable(&to).await;
@@ -139,10 +119,7 @@ impl Interface {
                 Request::Lost => self.back_off().await,
                 Request::Refused => {
                     self.net.travel(&to, &self.host).await;
-                    if self
-                        .net
-                        .with(|state, _| state.topology.carries(&to, &self.host))
-                    {
+                    if self.net.with(|state, _| state.topology.carries(&to, &self.host)) {
                         return Err(io::ErrorKind::ConnectionRefused.into());
                     }
                 }
@@ -178,9 +155,8 @@ impl Interface {
 
     /// Waits as long as TCP does before it sends again.
     async fn back_off(&self) {
-        let delay = self
-            .net
-            .with(|state, _| draw_duration(&mut state.rng, &state.config.retransmit));
+        let delay =
+            self.net.with(|state, _| draw_duration(&mut state.rng, &state.config.retransmit));
         self.net.sleep(delay).await;
     }
 
@@ -194,26 +170,19 @@ impl Interface {
             }
             let key = (to.clone(), port);
             let Some(backlog) = state.listeners.get(&key) else {
-                state
-                    .trace
-                    .record(format_args!("net refuse {}->{to}:{port}", self.host));
+                state.trace.record(format_args!("net refuse {}->{to}:{port}", self.host));
                 return Ok(Request::Refused);
             };
             if backlog.conns.len() >= BACKLOG_MAX {
                 return Ok(Request::Lost);
             }
             let conn = state.next_id();
-            state
-                .conns
-                .insert(conn, Conn::new(self.host.clone(), to.clone()));
+            state.conns.insert(conn, Conn::new(self.host.clone(), to.clone()));
             if let Some(backlog) = state.listeners.get_mut(&key) {
                 backlog.conns.push_back(conn);
                 state.wake.append(&mut backlog.acceptors);
             }
-            state.trace.record(format_args!(
-                "net connect #{conn} {}->{to}:{port}",
-                self.host
-            ));
+            state.trace.record(format_args!("net connect #{conn} {}->{to}:{port}", self.host));
             Ok(Request::Accepted(SimStream::new(self.net.clone(), conn, 0)))
         })
     }
@@ -276,11 +245,7 @@ impl Listener for SimListener {
                 if let Some(conn) = backlog.conns.pop_front() {
                     return Poll::Ready(Ok(SimStream::new(self.interface.net.clone(), conn, 1)));
                 }
-                if !backlog
-                    .acceptors
-                    .iter()
-                    .any(|waker| waker.will_wake(cx.waker()))
-                {
+                if !backlog.acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
                     backlog.acceptors.push(cx.waker().clone());
                 }
                 Poll::Pending
@@ -297,10 +262,7 @@ impl Drop for SimListener {
     fn drop(&mut self) {
         self.interface.net.with(|state, now| {
             let key = self.key();
-            if state
-                .listeners
-                .get(&key)
-                .is_some_and(|backlog| backlog.id == self.id)
+            if state.listeners.get(&key).is_some_and(|backlog| backlog.id == self.id)
                 && let Some(backlog) = state.listeners.remove(&key)
             {
                 for conn in backlog.conns {
@@ -332,14 +294,7 @@ impl State {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let id = self.next_id();
-        self.listeners.insert(
-            key,
-            Backlog {
-                id,
-                conns: VecDeque::new(),
-                acceptors: Vec::new(),
-            },
-        );
+        self.listeners.insert(key, Backlog { id, conns: VecDeque::new(), acceptors: Vec::new() });
         self.trace.record(format_args!("net listen {host}:{port}"));
         Ok(id)
     }

@@ -34,13 +34,7 @@ type Step<T> = Result<io::Result<T>, Option<Instant>>;
 
 impl SimStream {
     pub(super) fn new(net: Network, conn: u64, side: usize) -> Self {
-        Self {
-            net,
-            conn,
-            side,
-            reading: None,
-            writing: None,
-        }
+        Self { net, conn, side, reading: None, writing: None }
     }
 
     /// The connection's number, as in the trace.
@@ -91,10 +85,7 @@ impl SimStream {
 
 /// The error of an end that its process no longer holds.
 fn fenced() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotConnected,
-        "the process that held this stream is dead",
-    )
+    io::Error::new(io::ErrorKind::NotConnected, "the process that held this stream is dead")
 }
 
 impl State {
@@ -157,20 +148,13 @@ impl State {
         if end.fin_sent {
             return Ok(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let n = data
-            .len()
-            .min(window.saturating_sub(conn.ends[1 - side].unread_bytes));
+        let n = data.len().min(window.saturating_sub(conn.ends[1 - side].unread_bytes));
         if n == 0 && !data.is_empty() {
             conn.ends[side].writer = Some(cx.waker().clone());
             return Err(conn.next_event(side));
         }
         if n > 0 {
-            self.send(
-                id,
-                side,
-                now,
-                Payload::Data(Bytes::copy_from_slice(&data[..n])),
-            );
+            self.send(id, side, now, Payload::Data(Bytes::copy_from_slice(&data[..n])));
         }
         Ok(Ok(n))
     }
@@ -182,16 +166,8 @@ impl AsyncRead for SimStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self {
-            net,
-            conn,
-            side,
-            reading,
-            ..
-        } = self.get_mut();
-        Self::poll_step(net, reading, cx, |state, now, cx| {
-            state.read(*conn, *side, now, buf, cx)
-        })
+        let Self { net, conn, side, reading, .. } = self.get_mut();
+        Self::poll_step(net, reading, cx, |state, now, cx| state.read(*conn, *side, now, buf, cx))
     }
 }
 
@@ -201,16 +177,8 @@ impl AsyncWrite for SimStream {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self {
-            net,
-            conn,
-            side,
-            writing,
-            ..
-        } = self.get_mut();
-        Self::poll_step(net, writing, cx, |state, now, cx| {
-            state.write(*conn, *side, now, data, cx)
-        })
+        let Self { net, conn, side, writing, .. } = self.get_mut();
+        Self::poll_step(net, writing, cx, |state, now, cx| state.write(*conn, *side, now, data, cx))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -228,7 +196,6 @@ impl AsyncWrite for SimStream {
 
 impl Drop for SimStream {
     fn drop(&mut self) {
-        self.net
-            .with(|state, now| state.close(self.conn, self.side, now));
+        self.net.with(|state, now| state.close(self.conn, self.side, now));
     }
 }

@@ -38,13 +38,7 @@ async fn pair() -> Pair {
     let listener = b.listen("b:80").expect("bind");
     let at_a = a.connect("b:80").await.expect("connect");
     let at_b = listener.accept().await.expect("accept");
-    Pair {
-        net,
-        a,
-        listener,
-        at_a,
-        at_b,
-    }
+    Pair { net, a, listener, at_a, at_b }
 }
 
 /// Reads exactly what `expected` is.
@@ -61,12 +55,7 @@ async fn read_error(stream: &mut SimStream) -> ErrorKind {
 #[test]
 fn a_blocked_link_holds_bytes_and_healing_delivers_them_in_order() {
     simulate(1, || async {
-        let Pair {
-            net,
-            mut at_a,
-            mut at_b,
-            ..
-        } = pair().await;
+        let Pair { net, mut at_a, mut at_b, .. } = pair().await;
         net.block("a", "b");
         for word in ["one ", "two ", "three"] {
             at_a.write_all(word.as_bytes()).await.expect("write");
@@ -74,9 +63,7 @@ fn a_blocked_link_holds_bytes_and_healing_delivers_them_in_order() {
         }
         assert!(within(LONG, at_b.read_u8()).await.is_none());
         at_b.write_all(b"other way").await.expect("write");
-        within(SOON, expect(&mut at_a, "other way"))
-            .await
-            .expect("the way back is open");
+        within(SOON, expect(&mut at_a, "other way")).await.expect("the way back is open");
         net.heal();
         within(RETRANSMITTED, expect(&mut at_b, "one two three"))
             .await
@@ -87,63 +74,38 @@ fn a_blocked_link_holds_bytes_and_healing_delivers_them_in_order() {
 #[test]
 fn bytes_caught_on_the_wire_by_a_block_arrive_after_it() {
     simulate(2, || async {
-        let Pair {
-            net,
-            mut at_a,
-            mut at_b,
-            ..
-        } = pair().await;
+        let Pair { net, mut at_a, mut at_b, .. } = pair().await;
         at_a.write_all(b"caught").await.expect("write");
         net.partition(&[&["a"], &["b"]]);
         assert!(within(LONG, at_b.read_u8()).await.is_none());
         net.unblock("a", "b");
-        within(RETRANSMITTED, expect(&mut at_b, "caught"))
-            .await
-            .expect("soon after healing");
+        within(RETRANSMITTED, expect(&mut at_b, "caught")).await.expect("soon after healing");
     });
 }
 
 #[test]
 fn bytes_that_arrived_before_a_block_are_readable_during_it() {
     simulate(3, || async {
-        let Pair {
-            net,
-            mut at_a,
-            mut at_b,
-            ..
-        } = pair().await;
+        let Pair { net, mut at_a, mut at_b, .. } = pair().await;
         at_a.write_all(b"here").await.expect("write");
         pause(SOON).await;
         net.isolate("b");
-        within(SOON, expect(&mut at_b, "here"))
-            .await
-            .expect("already in the kernel");
+        within(SOON, expect(&mut at_b, "here")).await.expect("already in the kernel");
     });
 }
 
 #[test]
 fn writes_wait_when_the_window_is_full() {
     simulate(4, || async {
-        let Pair {
-            net,
-            mut at_a,
-            mut at_b,
-            ..
-        } = pair().await;
+        let Pair { net, mut at_a, mut at_b, .. } = pair().await;
         let window = NetConfig::default().window_bytes;
         net.block("a", "b");
         at_a.write_all(&vec![7; window]).await.expect("write");
         assert!(within(LONG, at_a.write_u8(7)).await.is_none());
         net.heal();
-        assert!(
-            within(LONG, at_a.write_u8(7)).await.is_none(),
-            "nobody has read"
-        );
+        assert!(within(LONG, at_a.write_u8(7)).await.is_none(), "nobody has read");
         at_b.read_exact(&mut vec![0; window]).await.expect("read");
-        within(SOON, at_a.write_u8(7))
-            .await
-            .expect("room")
-            .expect("write");
+        within(SOON, at_a.write_u8(7)).await.expect("room").expect("write");
     });
 }
 
@@ -151,12 +113,7 @@ fn writes_wait_when_the_window_is_full() {
 fn connecting_across_a_block_hangs_until_it_heals() {
     for (from, to) in [("a", "b"), ("b", "a")] {
         simulate(5, move || async move {
-            let Pair {
-                net,
-                a,
-                listener: _listener,
-                ..
-            } = pair().await;
+            let Pair { net, a, listener: _listener, .. } = pair().await;
             net.block(from, to);
             assert!(within(LONG, a.connect("b:80")).await.is_none());
             let healing = async {
@@ -167,10 +124,7 @@ fn connecting_across_a_block_hangs_until_it_heals() {
                 let ((), stream) = tokio::join!(healing, a.connect("b:80"));
                 stream
             });
-            healed
-                .await
-                .expect("soon after healing")
-                .expect("connected");
+            healed.await.expect("soon after healing").expect("connected");
         });
     }
 }
@@ -179,40 +133,24 @@ fn connecting_across_a_block_hangs_until_it_heals() {
 fn nobody_listening_is_a_refusal_and_a_dark_host_is_silence() {
     simulate(6, || async {
         let Pair { net, a, .. } = pair().await;
-        let refused = within(SOON, a.connect("b:81"))
-            .await
-            .expect("after a round trip");
-        assert_eq!(
-            refused.expect_err("refused").kind(),
-            ErrorKind::ConnectionRefused
-        );
+        let refused = within(SOON, a.connect("b:81")).await.expect("after a round trip");
+        assert_eq!(refused.expect_err("refused").kind(), ErrorKind::ConnectionRefused);
         net.crash_host("b");
         assert!(within(LONG, a.connect("b:80")).await.is_none());
         let unknown = a.connect("nowhere:80").await;
-        assert_eq!(
-            unknown.expect_err("no such host").kind(),
-            ErrorKind::NotFound
-        );
+        assert_eq!(unknown.expect_err("no such host").kind(), ErrorKind::NotFound);
     });
 }
 
 #[test]
 fn dropping_a_stream_ends_the_file_after_the_bytes_before_it() {
     simulate(13, || async {
-        let Pair {
-            net,
-            mut at_a,
-            at_b,
-            ..
-        } = pair().await;
+        let Pair { net, mut at_a, at_b, .. } = pair().await;
         at_a.write_all(b"last words").await.expect("write");
         drop(at_a);
         let mut heard = String::new();
         let mut at_b = at_b;
-        within(SOON, at_b.read_to_string(&mut heard))
-            .await
-            .expect("soon")
-            .expect("read");
+        within(SOON, at_b.read_to_string(&mut heard)).await.expect("soon").expect("read");
         assert_eq!(heard, "last words");
         drop(at_b);
         assert_eq!(net.connections(), 0);
@@ -222,19 +160,14 @@ fn dropping_a_stream_ends_the_file_after_the_bytes_before_it() {
 #[test]
 fn a_half_closed_stream_still_carries_the_answer() {
     simulate(14, || async {
-        let Pair {
-            mut at_a, mut at_b, ..
-        } = pair().await;
+        let Pair { mut at_a, mut at_b, .. } = pair().await;
         at_a.write_all(b"question").await.expect("write");
         at_a.shutdown().await.expect("shutdown");
         let mut question = String::new();
         at_b.read_to_string(&mut question).await.expect("read");
         at_b.write_all(b"answer").await.expect("write");
         expect(&mut at_a, "answer").await;
-        assert_eq!(
-            at_a.write_all(b"x").await.expect_err("shut").kind(),
-            ErrorKind::BrokenPipe
-        );
+        assert_eq!(at_a.write_all(b"x").await.expect_err("shut").kind(), ErrorKind::BrokenPipe);
     });
 }
 
@@ -243,16 +176,11 @@ fn a_host_in_two_groups_bridges_a_partition() {
     simulate(15, || async {
         let net = Network::new(NetConfig::default(), Trace::new());
         let hosts = ["a", "b", "c", "client"].map(|host| net.boot(host));
-        let _listeners = hosts
-            .each_ref()
-            .map(|host| host.listen("0.0.0.0:80").expect("bind"));
+        let _listeners = hosts.each_ref().map(|host| host.listen("0.0.0.0:80").expect("bind"));
         net.partition(&[&["a", "b"], &["b", "c"]]);
-        for (from, to, open) in [
-            (0, "b:80", true),
-            (2, "b:80", true),
-            (0, "c:80", false),
-            (3, "c:80", true),
-        ] {
+        for (from, to, open) in
+            [(0, "b:80", true), (2, "b:80", true), (0, "c:80", false), (3, "c:80", true)]
+        {
             assert_eq!(
                 within(SOON, hosts[from].connect(to)).await.is_some(),
                 open,
@@ -265,13 +193,7 @@ fn a_host_in_two_groups_bridges_a_partition() {
 #[test]
 fn reset_connections_cuts_both_ends_and_only_this_pair() {
     simulate(16, || async {
-        let Pair {
-            net,
-            listener,
-            mut at_a,
-            mut at_b,
-            ..
-        } = pair().await;
+        let Pair { net, listener, mut at_a, mut at_b, .. } = pair().await;
         let c = net.boot("c");
         let mut at_c = c.connect("b:80").await.expect("connect");
         let mut from_c = listener.accept().await.expect("accept");
@@ -286,22 +208,11 @@ fn reset_connections_cuts_both_ends_and_only_this_pair() {
 #[test]
 fn latency_is_as_set() {
     simulate(17, || async {
-        let Pair {
-            net,
-            mut at_a,
-            mut at_b,
-            ..
-        } = pair().await;
+        let Pair { net, mut at_a, mut at_b, .. } = pair().await;
         let latency = Duration::from_millis(500);
         net.set_latency("a", "b", latency..latency);
         at_a.write_all(b"slow").await.expect("write");
-        assert!(
-            within(latency.saturating_sub(SOON), at_b.read_u8())
-                .await
-                .is_none()
-        );
-        within(2 * SOON, expect(&mut at_b, "slow"))
-            .await
-            .expect("about now");
+        assert!(within(latency.saturating_sub(SOON), at_b.read_u8()).await.is_none());
+        within(2 * SOON, expect(&mut at_b, "slow")).await.expect("about now");
     });
 }

@@ -55,11 +55,7 @@ impl Topology {
         to: &HostName,
     ) -> Duration {
         let set = self.latency.get(&(from.clone(), to.clone()));
-        let default = if from == to {
-            &config.latency_loopback
-        } else {
-            &config.latency
-        };
+        let default = if from == to { &config.latency_loopback } else { &config.latency };
         draw_duration(rng, set.unwrap_or(default))
     }
 

@@ -58,10 +58,7 @@ async fn talk(env: SimEnv) {
 /// A short life full of faults; its trace.
 fn eventful(seed: u64) -> (u64, Vec<String>) {
     simulate(seed, || async {
-        let world = World::new(WorldConfig {
-            trace_lines: true,
-            ..WorldConfig::default()
-        });
+        let world = World::new(WorldConfig { trace_lines: true, ..WorldConfig::default() });
         world.start("n1", echo);
         pause(TICK).await;
         let clients = ["c1", "c2"].map(|client| world.start(client, talk));
@@ -100,10 +97,7 @@ struct LastWords(crate::SimFile);
 
 impl Drop for LastWords {
     fn drop(&mut self) {
-        assert!(
-            self.0.write(0, b"goodbye").is_err(),
-            "the dead must not write"
-        );
+        assert!(self.0.write(0, b"goodbye").is_err(), "the dead must not write");
     }
 }
 
@@ -129,9 +123,7 @@ fn drop_code_of_a_dead_process_reaches_neither_disk_nor_peers() {
             }
             pause(TICK).await;
             let reader = world.start("n1", |env| async move {
-                let file = env
-                    .open_disk(Path::new(""), "f")
-                    .expect("the dead hold no locks");
+                let file = env.open_disk(Path::new(""), "f").expect("the dead hold no locks");
                 let mut bytes = [0; 5];
                 file.read(0, &mut bytes).expect("read");
                 bytes
@@ -162,10 +154,7 @@ fn a_process_that_returns_takes_its_tasks_and_ports_with_it() {
         assert_eq!(main.await.expect("returned"), "done");
         assert!(!world.is_running("n1"));
         let before = ticks.load(Ordering::Relaxed);
-        let client = world.start(
-            "c",
-            |env| async move { env.connect("n1:80").await.map(drop) },
-        );
+        let client = world.start("c", |env| async move { env.connect("n1:80").await.map(drop) });
         assert!(client.await.expect("returned").is_err(), "refused");
         pause(TICK * 10).await;
         assert_eq!(ticks.load(Ordering::Relaxed), before);

@@ -81,7 +81,12 @@ impl Scenario {
         let started = rt::now::<SimEnv>();
         let trace = world.trace().clone();
         let rng = world.fork_rng();
-        let run = (self.play)(Run { cluster: Cluster::new(world, RaftOptions::default()), rng, operations: 0 }).await?;
+        let run = (self.play)(Run {
+            cluster: Cluster::new(world, RaftOptions::default()),
+            rng,
+            operations: 0,
+        })
+        .await?;
         Ok(Summary {
             operations: run.operations,
             leaders: run.cluster.safety().leaders(),
@@ -149,7 +154,8 @@ impl Run {
             let verified = verify(&mut client, &history, NODES).await;
             (verified, history)
         });
-        let (verified, history) = checker.await.map_err(|_| Violation::liveness("the checker did not end"))?;
+        let (verified, history) =
+            checker.await.map_err(|_| Violation::liveness("the checker did not end"))?;
         verified?;
         self.cluster.safety().violation().map_or(Ok(()), Err)?;
         self.operations += history.operations();
@@ -170,12 +176,15 @@ impl Run {
                 loop {
                     match client.send(&http(node), &request).await {
                         Ok(answer) if answer.status == StatusCode::CREATED => {
-                            let uuid = answer.body["fields"]["topicUUID"].as_str().unwrap_or_default();
+                            let uuid =
+                                answer.body["fields"]["topicUUID"].as_str().unwrap_or_default();
                             history.told_fact(&fact, uuid, true);
                             break;
                         }
                         answer if rt::now::<SimEnv>() > deadline => {
-                            return Err(Violation::liveness(format!("healed node {node} takes no write: {answer:?}")));
+                            return Err(Violation::liveness(format!(
+                                "healed node {node} takes no write: {answer:?}"
+                            )));
                         }
                         _ => rt::sleep::<SimEnv>(Duration::from_millis(100)).await,
                     }

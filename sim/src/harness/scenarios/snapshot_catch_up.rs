@@ -8,8 +8,12 @@ use crate::env::SimEnv;
 use crate::harness::Violation;
 
 /// Snapshots early and often, in chunks so small that every snapshot takes many.
-const OPTIONS: RaftOptions =
-    RaftOptions { snapshot_entries: 120, log_entries_kept: 20, snapshot_chunk_bytes: 1_000 };
+const OPTIONS: RaftOptions = RaftOptions {
+    snapshot_entries: 120,
+    log_entries_kept: 20,
+    snapshot_chunk_bytes: 1_000,
+    ..RaftOptions::DEFAULT
+};
 
 pub(super) async fn play(run: Run) -> Result<Run, Violation> {
     let mut run = run.with_options(OPTIONS);
@@ -19,7 +23,11 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
         run.pause(200..1_000).await;
         let leader = run.cluster.wait_for_leader().await?;
         let away = if run.one_in(3) { leader } else { leader % NODES + 1 };
-        let last = run.cluster.node(away).and_then(|node| node.image()?.applied).map_or(0, |id| id.index());
+        let last = run
+            .cluster
+            .node(away)
+            .and_then(|node| node.image()?.applied)
+            .map_or(0, |id| id.index());
         run.fell(away);
         wait_for_purge(&run, last).await?;
         run.cluster.start(away);
@@ -46,11 +54,17 @@ async fn wait_for_purge(run: &Run, last: u64) -> Result<(), Violation> {
         let running = run.cluster.running();
         let nodes = running.iter().filter_map(|id| run.cluster.node(*id));
         let purged = nodes.filter_map(|node| node.log().map(|log| log.contents().1));
-        if purged.map(|purged| purged.map_or(0, |purged| purged.index())).all(|purged| purged > last) {
+        if purged
+            .map(|purged| purged.map_or(0, |purged| purged.index()))
+            .all(|purged| purged > last)
+        {
             return Ok(());
         }
         if rt::now::<SimEnv>() > deadline {
-            return Err(Violation::liveness(format!("the log was not purged past {last}:{}", run.cluster.views())));
+            return Err(Violation::liveness(format!(
+                "the log was not purged past {last}:{}",
+                run.cluster.views()
+            )));
         }
         rt::sleep::<SimEnv>(std::time::Duration::from_millis(100)).await;
     }

@@ -6,6 +6,7 @@ use rand::RngExt;
 use serde_json::{Value, json};
 use yakt::env::rt;
 use yakt::metadata::Timestamp;
+use yakt::raft::config::RaftOptions;
 
 use super::{NODES, Run, Workload};
 use crate::env::SimEnv;
@@ -27,14 +28,25 @@ enum Clocks {
     Apart,
 }
 
-pub(super) async fn play(mut run: Run) -> Result<Run, Violation> {
+/// Hours pass in this one: heartbeats as on a slow network keep it cheap.
+const OPTIONS: RaftOptions = RaftOptions {
+    heartbeat_interval: Duration::from_millis(500),
+    election_timeout_min: Duration::from_secs(1),
+    election_timeout_max: Duration::from_millis(2_500),
+    ..RaftOptions::DEFAULT
+};
+
+pub(super) async fn play(run: Run) -> Result<Run, Violation> {
+    let mut run = run.with_options(OPTIONS);
     run.cluster.form(NODES).await?;
-    let clocks = [Clocks::Right, Clocks::SuccessorsBehind, Clocks::Apart][run.rng.random_range(0..3)];
+    let clocks =
+        [Clocks::Right, Clocks::SuccessorsBehind, Clocks::Apart][run.rng.random_range(0..3)];
     let leader = run.cluster.wait_for_leader().await?;
     set_clocks(&mut run, clocks, leader);
 
-    let workload = Workload::start(&run.cluster, 1, NODES);
+    let mut workload = Workload::start(&run.cluster, 1, NODES);
     run.pause(500..1_000).await;
+    workload.stop().await?;
     let history = workload.history().clone();
     let poller = Poller { cluster: run.cluster.clone(), history };
 
@@ -56,7 +68,8 @@ pub(super) async fn play(mut run: Run) -> Result<Run, Violation> {
             // only the answer's own offset says how old the offset is, and the history checks that.
             let told_early = clocks == Clocks::Apart && second == 599;
             if !expected.is_empty() && poll.kind != expected && !told_early {
-                let what = format!("{endpoint}: {second} s after an offset a {} snapshot came", poll.kind);
+                let what =
+                    format!("{endpoint}: {second} s after an offset a {} snapshot came", poll.kind);
                 return Err(Violation::safety(what));
             }
             poller.check_contents(endpoint, &poll)?;
@@ -74,10 +87,16 @@ fn set_clocks(run: &mut Run, clocks: Clocks, leader: u64) {
         match clocks {
             Clocks::Right => {}
             Clocks::SuccessorsBehind if id == leader => {}
-            Clocks::SuccessorsBehind => clock.jump_back(Duration::from_secs(run.rng.random_range(60..600))),
+            Clocks::SuccessorsBehind => {
+                clock.jump_back(Duration::from_secs(run.rng.random_range(60..600)))
+            }
             Clocks::Apart => {
                 let skew = Duration::from_secs(run.rng.random_range(0..300));
-                if run.one_in(2) { clock.jump_back(skew) } else { clock.jump_forward(skew) }
+                if run.one_in(2) {
+                    clock.jump_back(skew)
+                } else {
+                    clock.jump_forward(skew)
+                }
                 clock.set_drift_ppm(run.rng.random_range(-200..200));
             }
         }
@@ -130,8 +149,10 @@ impl Poller {
         let begun = rt::now::<SimEnv>();
         let seconds = Timestamp::from_micros(previous).seconds_f64();
         let body = self.get(format!("/{endpoint}/{seconds}{query}")).await?;
-        let offset = body["offset"].as_f64().and_then(Timestamp::from_seconds_f64).map(Timestamp::micros);
-        let offset = offset.ok_or_else(|| Violation::safety(format!("a poll without an offset: {body}")))?;
+        let offset =
+            body["offset"].as_f64().and_then(Timestamp::from_seconds_f64).map(Timestamp::micros);
+        let offset =
+            offset.ok_or_else(|| Violation::safety(format!("a poll without an offset: {body}")))?;
         let kind = body["snapshot"].as_str().unwrap_or_default().to_owned();
         if !query.contains("stale") {
             self.history.told_poll(begun, previous, offset, &kind);
@@ -152,15 +173,18 @@ impl Poller {
     /// What a snapshot of its kind must and must not show.
     fn check_contents(&self, endpoint: &str, poll: &Poll) -> Result<(), Violation> {
         let records = &poll.body["records"];
-        let brokers = records["RegisterBrokerRecord"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let brokers =
+            records["RegisterBrokerRecord"].as_array().map(Vec::as_slice).unwrap_or_default();
         let closed = brokers.iter().any(|broker| broker["fields"]["brokerStatus"] == "CLOSED");
         let complete = poll.kind == "complete";
         let changes = records.get("RegistrationChangeBrokerRecord").is_some();
         let producers = records.get("ProducerIdsRecord").is_some();
         let for_brokers = endpoint == "broker_mgmt";
         if closed != complete || changes != (complete && for_brokers) || producers != for_brokers {
-            let names: Vec<_> = records.as_object().map(|records| records.keys().collect()).unwrap_or_default();
-            let what = format!("a {} snapshot of {endpoint} shows closed={closed} {names:?}", poll.kind);
+            let names: Vec<_> =
+                records.as_object().map(|records| records.keys().collect()).unwrap_or_default();
+            let what =
+                format!("a {} snapshot of {endpoint} shows closed={closed} {names:?}", poll.kind);
             return Err(Violation::safety(what));
         }
         Ok(())
@@ -197,7 +221,10 @@ impl Poller {
             rt::sleep::<SimEnv>(Duration::from_mins(5)).await;
             let poll = self.poll("broker_mgmt", offset, "").await?;
             if poll.kind != "current" {
-                return Err(Violation::safety(format!("after five idle minutes a {} snapshot came", poll.kind)));
+                return Err(Violation::safety(format!(
+                    "after five idle minutes a {} snapshot came",
+                    poll.kind
+                )));
             }
             offset = poll.offset;
         }
@@ -205,7 +232,8 @@ impl Poller {
         for query in ["", "?mode=diff", "?consistency=stale"] {
             let poll = self.poll("broker_mgmt", offset, query).await?;
             if poll.kind != "complete" {
-                let what = format!("after an idle half hour a {} snapshot came ({query})", poll.kind);
+                let what =
+                    format!("after an idle half hour a {} snapshot came ({query})", poll.kind);
                 return Err(Violation::safety(what));
             }
         }
@@ -219,8 +247,14 @@ impl Poller {
         let current = self.poll("client_mgmt", ahead, "").await?;
         let diff = self.poll("client_mgmt", ahead, "?mode=diff").await?;
         let empty = |part: &str| diff.body[part].as_object().is_some_and(serde_json::Map::is_empty);
-        if current.kind != "current" || diff.kind != "diff" || !empty("upserted") || !empty("deleted") {
-            return Err(Violation::safety(format!("an offset in the future gives {current:?} and {diff:?}")));
+        if current.kind != "current"
+            || diff.kind != "diff"
+            || !empty("upserted")
+            || !empty("deleted")
+        {
+            return Err(Violation::safety(format!(
+                "an offset in the future gives {current:?} and {diff:?}"
+            )));
         }
         Ok(())
     }
