@@ -3,7 +3,10 @@
 //! `cargo test --test simulations NAME` picks scenarios; `YAKT_SEED=N` runs exactly one seed, `YAKT_SEEDS=N` sets how
 //! many a scenario, `YAKT_SEED_BASE=N` where they begin. See `yakt_sim::harness::runner`.
 
-#![expect(clippy::disallowed_methods, reason = "the parent of the simulating processes is real itself")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the parent of the simulating processes is real itself"
+)]
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -29,13 +32,16 @@ fn main() -> ExitCode {
         trials.push(Trial::test(scenario.name, move || sweep(scenario)));
     }
     for &scenario in ALL {
-        trials.push(Trial::test(format!("determinism::{}", scenario.name), move || determinism(scenario)));
+        trials.push(Trial::test(format!("determinism::{}", scenario.name), move || {
+            determinism(scenario)
+        }));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn sweep(scenario: Scenario) -> Result<(), Failed> {
-    let (started, mut total, mut runs, mut failures) = (Instant::now(), Summary::default(), 0, Vec::new());
+    let (started, mut total, mut runs, mut failures) =
+        (Instant::now(), Summary::default(), 0, Vec::new());
     for seed in Seeds::from_env(SEEDS).iter() {
         match run(scenario, seed, None) {
             Ok(summary) => {
@@ -60,14 +66,13 @@ fn sweep(scenario: Scenario) -> Result<(), Failed> {
 }
 
 fn determinism(scenario: Scenario) -> Result<(), Failed> {
-    let dir = std::env::temp_dir().join(format!("yakt-determinism-{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("yakt-{}-{}", scenario.name, std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let differences: Vec<_> = Seeds::from_env(SEEDS_TWICE)
         .iter()
         .take(usize::try_from(SEEDS_TWICE)?)
         .filter_map(|seed| run_twice(scenario, seed, &dir).err())
         .collect();
-    // Another scenario's thread may still use it.
-    drop(std::fs::remove_dir(&dir));
+    std::fs::remove_dir_all(&dir)?;
     if differences.is_empty() { Ok(()) } else { Err(differences.join("\n").into()) }
 }

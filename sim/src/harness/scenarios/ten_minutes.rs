@@ -30,9 +30,9 @@ enum Clocks {
 
 /// Hours pass in this one: heartbeats as on a slow network keep it cheap.
 const OPTIONS: RaftOptions = RaftOptions {
-    heartbeat_interval: Duration::from_millis(500),
-    election_timeout_min: Duration::from_secs(1),
-    election_timeout_max: Duration::from_millis(2_500),
+    heartbeat_interval: Duration::from_secs(1),
+    election_timeout_min: Duration::from_millis(2_500),
+    election_timeout_max: Duration::from_secs(5),
     ..RaftOptions::DEFAULT
 };
 
