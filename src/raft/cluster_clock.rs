@@ -32,8 +32,7 @@ impl<I: Instant> ClusterClock<I> {
     #[must_use]
     pub fn reading(&self, now: I) -> Timestamp {
         let elapsed = now.saturating_duration_since(self.at).as_micros();
-        let slewed = elapsed
-            - elapsed * SLEW_PER_MILLION / u128::from(Duration::from_secs(1).as_micros() as u64);
+        let slewed = elapsed - elapsed * SLEW_PER_MILLION / Duration::from_secs(1).as_micros();
         let slewed = u64::try_from(slewed).unwrap_or(u64::MAX);
         Timestamp::from_micros(self.stamp.micros().saturating_add(slewed))
     }

@@ -115,7 +115,7 @@ impl Cluster {
                     node.clone(),
                     cluster.safety.clone(),
                 )));
-                let result = yakt::server::run(node, &http(id)).await;
+                let result = Box::pin(yakt::server::run(node, &http(id))).await;
                 cluster.died(id, life, result);
             }
         }));
@@ -266,26 +266,7 @@ impl Cluster {
     /// What each running node believes, for a person who wonders why nothing happens.
     #[must_use]
     pub fn views(&self) -> String {
-        let mut text = String::new();
-        for (id, process) in self.lock().iter() {
-            let Some(raft) = process.node.raft() else {
-                text += &format!("\n  n{id}: not joined");
-                continue;
-            };
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            text += &format!(
-                "\n  n{id}: {:?} term {} leader {:?} last {:?} committed {:?} applied {:?} {}",
-                metrics.state,
-                metrics.current_term,
-                metrics.current_leader,
-                metrics.last_log_index,
-                metrics.local_committed,
-                metrics.last_applied,
-                metrics.membership_config.membership(),
-            );
-        }
-        text
+        self.lock().iter().map(|(id, process)| view(*id, &process.node)).collect()
     }
 
     /// The metadata of node `id`.
@@ -325,6 +306,24 @@ impl Cluster {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Process>> {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What `node` believes, in a line.
+fn view(id: NodeId, node: &Node<SimEnv>) -> String {
+    let Some(raft) = node.raft() else { return format!("\n  n{id}: not joined") };
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let voters: Vec<_> = metrics.membership_config.membership().voter_ids().collect();
+    let index = |id: Option<yakt::raft::EntryId>| id.map(|id| id.index());
+    format!(
+        "\n  n{id}: {:?}, term {}, leader {:?}, last {:?}, committed {:?}, applied {:?}, voters {voters:?}",
+        metrics.state,
+        metrics.current_term,
+        metrics.current_leader,
+        metrics.last_log_index,
+        index(metrics.local_committed),
+        index(metrics.last_applied),
+    )
 }
 
 /// Tells the checkers of every leadership of one life.

@@ -23,7 +23,7 @@ use crate::env::SimEnv;
 type Instant = rt::Instant<SimEnv>;
 
 /// The age up to which a poll gets the current image.
-const CURRENT_AGE_MAX: Duration = Duration::from_secs(600);
+const CURRENT_AGE_MAX: Duration = Duration::from_mins(10);
 
 /// Everything that clients were told. Clones share it.
 #[derive(Clone, Debug, Default)]

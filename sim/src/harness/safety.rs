@@ -160,6 +160,7 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use openraft::vote::RaftLeaderId;
     use yakt::metadata::{Change, Command, Timestamp};
     use yakt::raft::{Payload, SharedCommand};
 
@@ -173,10 +174,7 @@ mod tests {
         };
         let mut state = State::new();
         state.apply(&command);
-        let leader = yakt::raft::CommittedLeader::from(openraft::impls::leader_id_std::LeaderId {
-            term,
-            voted_for: 1,
-        });
+        let leader = yakt::raft::Leader { term, voted_for: 1 }.to_committed();
         let payload = Payload::Normal(SharedCommand(command.into()));
         (LogEntry { log_id: EntryId::new(leader, index), payload }, state)
     }

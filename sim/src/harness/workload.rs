@@ -26,11 +26,11 @@ use crate::rng::SeededRng;
 /// Times that a keyed write is tried before its outcome is left open.
 const KEYED_TRIES_MAX: usize = 8;
 
-/// Longest pause between two operations of a client.
-const PAUSE_MAX: Duration = Duration::from_millis(60);
+/// Longest pause between two operations of a client, in microseconds.
+const PAUSE_MICROS_MAX: u64 = 60_000;
 
 /// How long the last operations may take once the clients were told to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(120);
+const STOP_LIMIT: Duration = Duration::from_mins(2);
 
 /// Clients at work.
 pub struct Workload {
@@ -122,8 +122,7 @@ impl Work {
                 8 => self.read_broker().await,
                 _ => self.poll().await,
             }
-            let pause =
-                Duration::from_micros(self.rng.random_range(0..PAUSE_MAX.as_micros() as u64));
+            let pause = Duration::from_micros(self.rng.random_range(0..PAUSE_MICROS_MAX));
             rt::sleep::<SimEnv>(pause).await;
         }
     }
@@ -178,7 +177,8 @@ impl Work {
         match (answer.status, answer.body["fields"]["topicUUID"].as_str()) {
             (StatusCode::CREATED, Some(uuid)) => self.history.told_fact(&fact, uuid, true),
             _ => {
-                self.history.report(format!("creating {fact}, a new name, was answered {answer:?}"))
+                self.history
+                    .report(format!("creating {fact}, a new name, was answered {answer:?}"));
             }
         }
     }
@@ -215,7 +215,7 @@ impl Work {
             }
             (StatusCode::NOT_FOUND, _) => {} // its registration is still open
             _ => {
-                self.history.report(format!("updating broker {} was answered {answer:?}", self.id))
+                self.history.report(format!("updating broker {} was answered {answer:?}", self.id));
             }
         }
     }
@@ -316,6 +316,11 @@ fn producer_counter(id: u64) -> String {
     format!("producers of broker {id}")
 }
 
+/// Whether `value` is the number that `text` says.
+fn is_number(value: &Value, text: &str) -> bool {
+    value.as_u64().is_some_and(|number| text.parse() == Ok(number))
+}
+
 /// The topics in a snapshot or diff: name and stamp.
 fn topics(records: &Value) -> impl Iterator<Item = (String, u64)> {
     let topics = records["TopicRecord"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -361,12 +366,12 @@ fn compare(history: &History, records: &Value) -> Result<(), String> {
             list("TopicRecord").iter().filter(same).count()
         } else if let Some(id) = fact.strip_prefix("broker ") {
             let same = |broker: &&Value| {
-                broker["fields"]["brokerId"].to_string() == id
+                is_number(&broker["fields"]["brokerId"], id)
                     && broker["fields"]["internalUUID"] == *value
             };
             list("RegisterBrokerRecord").iter().filter(same).count()
         } else if let Some(id) = fact.strip_prefix("producer ") {
-            let same = |producer: &&Value| producer["fields"]["producerId"].to_string() == id;
+            let same = |producer: &&Value| is_number(&producer["fields"]["producerId"], id);
             list("ProducerIdsRecord").iter().filter(same).count()
         } else {
             return Err(format!("nobody knows how to look for {fact}"));
@@ -383,11 +388,11 @@ fn compare(history: &History, records: &Value) -> Result<(), String> {
     for (counter, acknowledged, attempts) in history.counters() {
         let stands = if let Some(id) = counter.strip_prefix("epoch of broker ") {
             let mut brokers = list("RegisterBrokerRecord").iter();
-            let broker = brokers.find(|broker| broker["fields"]["brokerId"].to_string() == id);
+            let broker = brokers.find(|broker| is_number(&broker["fields"]["brokerId"], id));
             broker.map_or(0, |broker| broker["fields"]["epoch"].as_u64().unwrap_or_default())
         } else if let Some(id) = counter.strip_prefix("producers of broker ") {
             let mut brokers = list("RegisterBrokerRecord").iter();
-            let broker = brokers.find(|broker| broker["fields"]["brokerId"].to_string() == id);
+            let broker = brokers.find(|broker| is_number(&broker["fields"]["brokerId"], id));
             let uuid = broker.map(|broker| &broker["fields"]["internalUUID"]);
             list("ProducerIdsRecord")
                 .iter()

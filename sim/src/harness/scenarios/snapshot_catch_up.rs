@@ -49,7 +49,7 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
 
 /// Waits until no running node has entry `last + 1` any more.
 async fn wait_for_purge(run: &Run, last: u64) -> Result<(), Violation> {
-    let deadline = rt::now::<SimEnv>() + std::time::Duration::from_secs(60);
+    let deadline = rt::now::<SimEnv>() + std::time::Duration::from_mins(1);
     loop {
         let running = run.cluster.running();
         let nodes = running.iter().filter_map(|id| run.cluster.node(*id));

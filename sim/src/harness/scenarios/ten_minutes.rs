@@ -72,7 +72,7 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
                     format!("{endpoint}: {second} s after an offset a {} snapshot came", poll.kind);
                 return Err(Violation::safety(what));
             }
-            poller.check_contents(endpoint, &poll)?;
+            check_contents(endpoint, &poll)?;
         }
         poller.exact_boundary(endpoint).await?;
     }
@@ -88,14 +88,14 @@ fn set_clocks(run: &mut Run, clocks: Clocks, leader: u64) {
             Clocks::Right => {}
             Clocks::SuccessorsBehind if id == leader => {}
             Clocks::SuccessorsBehind => {
-                clock.jump_back(Duration::from_secs(run.rng.random_range(60..600)))
+                clock.jump_back(Duration::from_secs(run.rng.random_range(60..600)));
             }
             Clocks::Apart => {
                 let skew = Duration::from_secs(run.rng.random_range(0..300));
                 if run.one_in(2) {
-                    clock.jump_back(skew)
+                    clock.jump_back(skew);
                 } else {
-                    clock.jump_forward(skew)
+                    clock.jump_forward(skew);
                 }
                 clock.set_drift_ppm(run.rng.random_range(-200..200));
             }
@@ -170,26 +170,6 @@ impl Poller {
         Ok(())
     }
 
-    /// What a snapshot of its kind must and must not show.
-    fn check_contents(&self, endpoint: &str, poll: &Poll) -> Result<(), Violation> {
-        let records = &poll.body["records"];
-        let brokers =
-            records["RegisterBrokerRecord"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let closed = brokers.iter().any(|broker| broker["fields"]["brokerStatus"] == "CLOSED");
-        let complete = poll.kind == "complete";
-        let changes = records.get("RegistrationChangeBrokerRecord").is_some();
-        let producers = records.get("ProducerIdsRecord").is_some();
-        let for_brokers = endpoint == "broker_mgmt";
-        if closed != complete || changes != (complete && for_brokers) || producers != for_brokers {
-            let names: Vec<_> =
-                records.as_object().map(|records| records.keys().collect()).unwrap_or_default();
-            let what =
-                format!("a {} snapshot of {endpoint} shows closed={closed} {names:?}", poll.kind);
-            return Err(Violation::safety(what));
-        }
-        Ok(())
-    }
-
     /// Ten minutes to the microsecond, on a node whose time stands still between two ticks.
     async fn exact_boundary(&self, endpoint: &str) -> Result<(), Violation> {
         const WINDOW: u64 = 600 * MICROS_PER_SECOND;
@@ -258,4 +238,23 @@ impl Poller {
         }
         Ok(())
     }
+}
+
+/// What a snapshot of its kind must and must not show.
+fn check_contents(endpoint: &str, poll: &Poll) -> Result<(), Violation> {
+    let records = &poll.body["records"];
+    let brokers = records["RegisterBrokerRecord"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let closed = brokers.iter().any(|broker| broker["fields"]["brokerStatus"] == "CLOSED");
+    let complete = poll.kind == "complete";
+    let changes = records.get("RegistrationChangeBrokerRecord").is_some();
+    let producers = records.get("ProducerIdsRecord").is_some();
+    let for_brokers = endpoint == "broker_mgmt";
+    if closed != complete || changes != (complete && for_brokers) || producers != for_brokers {
+        let names: Vec<_> =
+            records.as_object().map(|records| records.keys().collect()).unwrap_or_default();
+        let what =
+            format!("a {} snapshot of {endpoint} shows closed={closed} {names:?}", poll.kind);
+        return Err(Violation::safety(what));
+    }
+    Ok(())
 }
