@@ -42,20 +42,12 @@ async fn contract<E: Env>(env: E, place: Place<'_>) {
 }
 
 #[test]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "cleans up after the real file system"
-)]
+#[allow(clippy::disallowed_methods, reason = "cleans up after the real file system")]
 fn tokio_env_keeps_the_contract() {
     let dir = std::env::temp_dir().join(format!("yakt-env-contract-{}", std::process::id()));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let place = Place {
-        host: "127.0.0.1",
-        dir: &dir,
-    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let place = Place { host: "127.0.0.1", dir: &dir };
     runtime.block_on(contract(TokioEnv, place));
     std::fs::remove_dir_all(&dir).expect("remove the test's files");
 }
@@ -66,10 +58,7 @@ fn sim_env_keeps_the_contract() {
         simulate(seed, || async {
             let world = World::new(WorldConfig::default());
             let main = world.start("n1", |env: SimEnv| async move {
-                let place = Place {
-                    host: "n1",
-                    dir: Path::new("data"),
-                };
+                let place = Place { host: "n1", dir: Path::new("data") };
                 contract(env, place).await;
             });
             main.await.expect("nobody kills it");
@@ -79,15 +68,9 @@ fn sim_env_keeps_the_contract() {
 
 /// A listener on a free port and its address.
 async fn listen<E: Env>(env: &E, place: &Place<'_>) -> (E::Listener, String) {
-    let listener = env
-        .listen(&format!("{}:0", place.host))
-        .await
-        .expect("listen");
+    let listener = env.listen(&format!("{}:0", place.host)).await.expect("listen");
     let addr = listener.local_addr().expect("local address");
-    assert!(
-        !addr.ends_with(":0"),
-        "port 0 is replaced by the one taken: {addr}"
-    );
+    assert!(!addr.ends_with(":0"), "port 0 is replaced by the one taken: {addr}");
     (listener, addr)
 }
 
@@ -120,11 +103,7 @@ async fn exchange(stream: impl yakt::env::Stream, sends: u8, expects: u8) {
         received
     };
     let ((), received) = tokio::join!(write, read);
-    assert!(
-        received == pattern(expects),
-        "{} bytes, altered",
-        received.len()
-    );
+    assert!(received == pattern(expects), "{} bytes, altered", received.len());
 }
 
 async fn bytes_arrive_in_order_and_unaltered_both_ways<E: Env>(env: &E, place: &Place<'_>) {
@@ -147,10 +126,7 @@ async fn connecting_to_nobody_fails<E: Env>(env: &E, place: &Place<'_>) {
     let (listener, addr) = listen(env, place).await;
     drop(listener);
     let connecting = rt::timeout::<E, _>(LIMIT, env.connect(&addr)).await;
-    assert!(
-        !matches!(connecting, Some(Ok(_))),
-        "connected to a closed port"
-    );
+    assert!(!matches!(connecting, Some(Ok(_))), "connected to a closed port");
 }
 
 async fn a_taken_address_is_refused<E: Env>(env: &E, place: &Place<'_>) {
@@ -165,21 +141,13 @@ async fn timers_are_not_early_and_clocks_do_not_go_back<E: Env>() {
         let before = rt::now::<E>();
         rt::sleep::<E>(duration).await;
         let after = rt::now::<E>();
-        assert!(
-            after >= before + duration,
-            "{duration:?} took {:?}",
-            after - before
-        );
+        assert!(after >= before + duration, "{duration:?} took {:?}", after - before);
     }
     let before = rt::now::<E>();
     let limit = Duration::from_millis(10);
     assert!(rt::timeout::<E, _>(limit, pending::<()>()).await.is_none());
     assert!(before.elapsed() >= limit);
-    assert_eq!(
-        rt::timeout::<E, _>(Duration::ZERO, async { 7 }).await,
-        Some(7),
-        "the output wins"
-    );
+    assert_eq!(rt::timeout::<E, _>(Duration::ZERO, async { 7 }).await, Some(7), "the output wins");
 }
 
 fn the_wall_clock_is_past_the_year_2020<E: Env>(env: &E) {
@@ -206,8 +174,7 @@ fn a_file_has_one_opener_at_a_time<E: Env>(env: &E, place: &Place<'_>) {
     let held = env.open_disk(place.dir, "held").expect("open");
     let error = env.open_disk(place.dir, "held").expect_err("held");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    env.open_disk(place.dir, "other")
-        .expect("another file is free");
+    env.open_disk(place.dir, "other").expect("another file is free");
     drop(held);
     env.open_disk(place.dir, "held").expect("free once dropped");
 }

@@ -43,7 +43,7 @@ impl<E: Env> Node<E> {
     pub(super) async fn identify(&self) -> Result<Uuid, Refused> {
         loop {
             for addr in &self.inner.options.ensemble {
-                let target = Target { addr: addr.clone(), node: None, cluster: None };
+                let target = Target { addr: addr.clone(), member: None, cluster: None };
                 let channel = Channel::new(self.inner.env.clone(), target);
                 match channel.call(Request::Identify, IDENTIFY_LIMIT).await {
                     Ok(Response::Cluster(cluster)) => return Ok(cluster),
@@ -64,7 +64,7 @@ impl<E: Env> Node<E> {
                 return Ok(());
             }
             for addr in self.member_addrs(running) {
-                let target = Target { addr, node: None, cluster: Some(running.identity.cluster) };
+                let target = Target { addr, member: None, cluster: Some(running.identity.cluster) };
                 let channel = Channel::new(self.inner.env.clone(), target);
                 let request =
                     Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };

@@ -79,7 +79,9 @@ impl<E: Env> Node<E> {
         let running = self.running().expect("open() has just set it");
         let local = server::Local {
             node: self.id(),
+            directory: running.identity.directory,
             cluster: running.identity.cluster,
+            heard: running.heard.clone(),
             raft: running.raft.clone(),
         };
         let node = self.clone();
@@ -152,7 +154,8 @@ impl<E: Env> Node<E> {
             Raft::<E>::build(options.id, config, network.clone(), log.clone(), state_machine)
                 .await
                 .map_err(|error| RunError::Fatal(error.to_string()))?;
-        let running = Running { identity, raft, log, network, images };
+        let heard = server::LeaderHeard::default();
+        let running = Running { identity, raft, log, network, images, heard };
         assert!(self.inner.running.set(running).is_ok(), "a node runs once");
         Ok(listener)
     }

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, watch};
 use crate::env::Env;
 use crate::metadata::Timestamp;
 use crate::raft::config::RaftOptions;
+use crate::raft::network::server::LeaderHeard;
 use crate::raft::network::{Network, message::ReadIndex};
 use crate::raft::state_machine::{Image, Images, Observer};
 use crate::raft::storage::{Identity, LogStore};
@@ -90,6 +91,7 @@ struct Running<E: Env> {
     log: LogStore<E>,
     network: Network<E>,
     images: Images<E>,
+    heard: LeaderHeard<E>,
 }
 
 impl<E: Env> Clone for Node<E> {

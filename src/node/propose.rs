@@ -149,13 +149,12 @@ impl<E: Env> Node<E> {
         use openraft_rt::Select2;
 
         let not_sent = || CallError::NotSent(std::io::ErrorKind::NotConnected.into());
-        let addr = {
+        let channel = {
             let metrics = running.raft.metrics();
             let metrics = metrics.borrow_watched();
             let member = metrics.membership_config.membership().get_node(&leader);
-            member.map(|peer| peer.raft.clone()).ok_or_else(not_sent)?
+            running.network.control(leader, member.ok_or_else(not_sent)?)
         };
-        let channel = running.network.control(leader, &addr);
         let call = Box::pin(channel.call(request, limit));
         let deposed = Box::pin(self.leader_is_not(running, leader));
         match E::Runtime::select2(call, deposed).await {

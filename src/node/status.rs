@@ -1,13 +1,17 @@
 //! What a node knows about its cluster.
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{LogIdOptionExt, ServerState};
+use openraft::{Instant, LogIdOptionExt, RaftMetrics, ServerState};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Node;
-use crate::env::Env;
-use crate::raft::NodeId;
+use super::{Node, Running};
+use crate::env::{Env, rt};
+use crate::raft::{NodeId, TypeConfig};
+
+/// How long a leader may be silent and still count as known, in longest election timeouts: by then its
+/// followers have elected another, if they can.
+const LEADER_SILENCE_MAX: u32 = 3;
 
 /// The cluster from one node's own knowledge: what `/cluster` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -76,11 +80,12 @@ impl<E: Env> Node<E> {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
+        let leader = self.live_leader(running, &metrics);
         let nodes = membership.nodes().map(|(&id, peer)| {
             let voter = membership.voter_ids().any(|voter| voter == id);
             let role = match metrics.state {
                 ServerState::Candidate if id == self.id() => Role::Candidate,
-                _ if metrics.current_leader == Some(id) => Role::Leader,
+                _ if leader == Some(id) => Role::Leader,
                 _ if voter => Role::Follower,
                 _ => Role::Learner,
             };
@@ -104,7 +109,7 @@ impl<E: Env> Node<E> {
         ClusterStatus {
             cluster_id: Some(running.identity.cluster),
             node: self.id(),
-            leader: metrics.current_leader,
+            leader,
             term: metrics.current_term,
             committed: metrics.local_committed.index().unwrap_or(0),
             nodes: nodes.collect(),
@@ -121,6 +126,27 @@ impl<E: Env> Node<E> {
         let member = metrics.membership_config.membership().get_node(&self.id()).is_some();
         let known = metrics.cluster_committed.max(metrics.local_committed);
         let applied = running.images.borrow().applied;
-        member && metrics.current_leader.is_some() && applied.is_some() && applied >= known
+        let leader = self.live_leader(running, &metrics);
+        member && leader.is_some() && applied.is_some() && applied >= known
+    }
+
+    /// The leader, if it gave a sign of life lately: a follower heard it, or, if it is this node itself, a
+    /// majority answered it.
+    fn live_leader(
+        &self,
+        running: &Running<E>,
+        metrics: &RaftMetrics<TypeConfig<E>>,
+    ) -> Option<NodeId> {
+        let leader = metrics.current_leader?;
+        let sign = if leader == self.id() {
+            let alone = metrics.membership_config.membership().voter_ids().count() == 1;
+            let acked = metrics.last_quorum_acked.as_ref().map(|acked| **acked);
+            if alone { Some(rt::now::<E>()) } else { acked }
+        } else {
+            running.heard.of(metrics.current_term)
+        };
+        let silence = rt::now::<E>().saturating_duration_since(sign?);
+        (silence <= self.inner.options.raft.election_timeout_max * LEADER_SILENCE_MAX)
+            .then_some(leader)
     }
 }

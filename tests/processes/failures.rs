@@ -101,7 +101,6 @@ fn three_nodes_of_five_serve_and_two_do_not() {
 /// `/readyz` said 200 for as long as two nodes of five were left: openraft's metrics name the last leader of
 /// the term until another is elected.
 #[test]
-#[ignore = "a node does not notice that its leader is gone"]
 fn a_node_without_a_leader_is_not_ready() {
     let mut cluster = crate::five();
     let leader = cluster.leader();
@@ -120,7 +119,6 @@ fn a_node_without_a_leader_is_not_ready() {
 /// attempt: openraft waits out its backoff when the request stream is polled, and the network polled it only
 /// once it was connected.
 #[test]
-#[ignore = "a leader does not back off"]
 fn a_leader_does_not_flood_its_log_while_a_follower_is_down() {
     const WATCHED: Duration = Duration::from_secs(2);
     const LINES_MAX: usize = 1_000;

@@ -42,8 +42,8 @@ pub enum CallError {
 pub struct Target {
     /// `HOST:PORT`.
     pub addr: String,
-    /// The node that should be there, if known.
-    pub node: Option<NodeId>,
+    /// The node that should be there, and its data directory, if known.
+    pub member: Option<(NodeId, Uuid)>,
     /// The caller's cluster, once it has one.
     pub cluster: Option<Uuid>,
 }
@@ -149,7 +149,7 @@ impl<E: Env> Channel<E> {
                 return Ok(());
             }
             let stream = self.env.connect(&self.target.addr).await?;
-            let hello = Hello { cluster: self.target.cluster, to: self.target.node };
+            let hello = Hello { cluster: self.target.cluster, to: self.target.member };
             self.open(stream, frame::encode(&hello)?);
             Ok(())
         });

@@ -18,8 +18,9 @@ use crate::raft::types::{Ballot, NodeId, Peer, SnapshotMeta, TypeConfig};
 pub struct Hello {
     /// The caller's cluster; `None` from a node that has not joined one yet.
     pub cluster: Option<Uuid>,
-    /// Whom the caller believes to have reached; `None` when it only knows an address.
-    pub to: Option<NodeId>,
+    /// Whom the caller believes to have reached, and with which data directory; `None` when it only knows
+    /// an address.
+    pub to: Option<(NodeId, Uuid)>,
 }
 
 /// A numbered question.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
@@ -37,7 +38,7 @@ pub struct Network<E: Env> {
     id: NodeId,
     cluster: Uuid,
     snapshot_chunk_bytes: usize,
-    control: Arc<Mutex<BTreeMap<NodeId, (String, Channel<E>)>>>,
+    control: Arc<Mutex<BTreeMap<NodeId, (Peer, Channel<E>)>>>,
 }
 
 impl<E: Env> Clone for Network<E> {
@@ -55,21 +56,24 @@ impl<E: Env> Network<E> {
 
     /// The channel for everything that is not bulk: votes, forwarded requests, read indices.
     #[must_use]
-    pub fn control(&self, node: NodeId, addr: &str) -> Channel<E> {
+    pub fn control(&self, node: NodeId, peer: &Peer) -> Channel<E> {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, channel) =
-            control.entry(node).or_insert_with(|| (addr.to_owned(), self.channel(node, addr)));
-        if known != addr {
+            control.entry(node).or_insert_with(|| (peer.clone(), self.channel(node, peer)));
+        if known != peer {
             // The node moved.
-            addr.clone_into(known);
-            *channel = self.channel(node, addr);
+            known.clone_from(peer);
+            *channel = self.channel(node, peer);
         }
         channel.clone()
     }
 
-    fn channel(&self, node: NodeId, addr: &str) -> Channel<E> {
-        let target =
-            Target { addr: addr.to_owned(), node: Some(node), cluster: Some(self.cluster) };
+    fn channel(&self, node: NodeId, peer: &Peer) -> Channel<E> {
+        let target = Target {
+            addr: peer.raft.clone(),
+            member: Some((node, peer.directory)),
+            cluster: Some(self.cluster),
+        };
         Channel::new(self.env.clone(), target)
     }
 }
@@ -83,8 +87,8 @@ impl<E: Env> RaftNetworkFactory<TypeConfig<E>> for Network<E> {
         PeerClient {
             id: self.id,
             target,
-            bulk: self.channel(target, &peer.raft),
-            control: self.control(target, &peer.raft),
+            bulk: self.channel(target, peer),
+            control: self.control(target, peer),
             snapshot_chunk_bytes: self.snapshot_chunk_bytes,
         }
     }
@@ -201,6 +205,13 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
         S: Stream<Item = AppendEntriesRequest<TypeConfig<E>>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            // openraft sleeps off its backoff where it makes the first request: connecting before there is
+            // one would try a dead peer again and again without a pause.
+            let mut input = input.peekable();
+            if Pin::new(&mut input).peek().await.is_none() {
+                let nothing: BoxStream<'s, _> = Box::pin(stream::empty());
+                return Ok(nothing);
+            }
             let connected = self.bulk.connect(APPEND_DEADLINE).await;
             connected
                 .map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))?;

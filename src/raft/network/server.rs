@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::AsyncRuntime;
@@ -19,7 +19,7 @@ use super::message::{Call, Hello, Request, Response, Return};
 use crate::env::{Env, Listener, rt};
 use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX};
 use crate::raft::state_machine::NodeSnapshot;
-use crate::raft::types::{Ballot, NodeId, Raft, SnapshotMeta, TypeConfig};
+use crate::raft::types::{Ballot, NodeId, Raft, SnapshotMeta, Term, TypeConfig};
 
 /// Calls of one connection that are handled at once, appends aside.
 const CALLS_MAX: usize = 1_024;
@@ -34,15 +34,48 @@ const ACCEPT_BACKOFF: std::time::Duration = std::time::Duration::from_millis(50)
 pub struct Local<E: Env> {
     /// This node.
     pub node: NodeId,
+    /// Its data directory.
+    pub directory: Uuid,
     /// Its cluster.
     pub cluster: Uuid,
+    /// When it last heard a leader.
+    pub heard: LeaderHeard<E>,
     /// Its Raft.
     pub raft: Raft<E>,
 }
 
 impl<E: Env> Clone for Local<E> {
     fn clone(&self) -> Self {
-        Self { raft: self.raft.clone(), ..*self }
+        Self { raft: self.raft.clone(), heard: self.heard.clone(), ..*self }
+    }
+}
+
+/// When, and of which term, a node last heard a leader. openraft holds on to the last leader until there
+/// is a new one; whether it is still there shows here.
+pub struct LeaderHeard<E: Env>(Arc<Mutex<Option<(Term, rt::Instant<E>)>>>);
+
+impl<E: Env> Default for LeaderHeard<E> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<E: Env> Clone for LeaderHeard<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<E: Env> LeaderHeard<E> {
+    fn note(&self, term: Term) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((term, rt::now::<E>()));
+    }
+
+    /// When the leader of `term` was last heard, if that is the last leader that was.
+    #[must_use]
+    pub fn of(&self, term: Term) -> Option<rt::Instant<E>> {
+        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.filter(|(of, _)| *of == term).map(|(_, at)| at)
     }
 }
 
@@ -100,10 +133,17 @@ async fn write<E: Env>(
 
 /// Why a caller that said `hello` is not answered, if it is not.
 fn objection<E: Env>(hello: &Hello, local: &Local<E>) -> Option<String> {
-    if let Some(to) = hello.to
-        && to != local.node
-    {
-        return Some(format!("this is node {}, not node {to}", local.node));
+    match hello.to {
+        Some((node, _)) if node != local.node => {
+            return Some(format!("this is node {}, not node {node}", local.node));
+        }
+        // The member that the caller means had another disk: what it promised there, this node does not know.
+        Some((node, directory)) if directory != local.directory => {
+            return Some(format!(
+                "this node {node} has another data directory than the member {node}"
+            ));
+        }
+        _ => {}
     }
     match hello.cluster {
         Some(cluster) if cluster != local.cluster => {
@@ -142,6 +182,7 @@ where
         let now = match (refused, request) {
             (Some(reason), _) => Some(Response::Refused(reason)),
             (None, Request::Append(request)) => {
+                local.heard.note(request.vote.leader_id.term);
                 let lane = appends.get_or_insert_with(|| append_lane(&local.raft, answers.clone()));
                 if let Err(mpsc::error::SendError(append)) = lane.send((number, request)).await {
                     // Raft ends a lane with the append that it refuses. What the caller sends next,

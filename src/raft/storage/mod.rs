@@ -32,6 +32,9 @@ use writer::Writer;
 /// The name of the file in the data directory.
 pub const FILE_NAME: &str = "yakt.redb";
 
+/// The name of a file that says that [`FILE_NAME`] once belonged to a node: from then on it must be whole.
+const CLAIMED_NAME: &str = "yakt.claimed";
+
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const SNAPSHOT: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("snapshot");
@@ -93,6 +96,7 @@ pub enum OpenError {
 pub struct Store<E: Env> {
     env: E,
     database: Arc<Database>,
+    claimed: Arc<E::Disk>,
     identity: Option<Identity>,
 }
 
@@ -104,17 +108,22 @@ impl<E: Env> Store<E> {
     /// See [`OpenError`]. Nothing was changed when it is returned, save that redb repairs a file whose
     /// last writer crashed.
     pub async fn open(env: E, dir: &Path, node: NodeId) -> Result<Self, OpenError> {
-        let disk = env.open_disk(dir, FILE_NAME).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => OpenError::InUse,
-            _ => OpenError::Io(error),
-        })?;
-        let (database, identity) = env.blocking(move || open_database(disk)).await??;
+        let open = |name| {
+            env.open_disk(dir, name).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => OpenError::InUse,
+                _ => OpenError::Io(error),
+            })
+        };
+        let (disk, claimed) = (open(FILE_NAME)?, Arc::new(open(CLAIMED_NAME)?));
+        let mark = Arc::clone(&claimed);
+        let opened = env.blocking(move || open_database(disk, &*mark));
+        let (database, identity) = opened.await??;
         if let Some(identity) = identity
             && identity.node != node
         {
             return Err(OpenError::OtherNode { found: identity.node, asked: node });
         }
-        Ok(Self { env, database: Arc::new(database), identity })
+        Ok(Self { env, database: Arc::new(database), claimed, identity })
     }
 
     /// Whose directory this is, or `None` when it is new.
@@ -134,7 +143,7 @@ impl<E: Env> Store<E> {
     /// When it is somebody's already.
     pub async fn claim(&mut self, identity: Identity) -> io::Result<()> {
         assert!(self.identity.is_none(), "a directory is claimed once");
-        let database = Arc::clone(&self.database);
+        let (database, claimed) = (Arc::clone(&self.database), Arc::clone(&self.claimed));
         let bytes = codec::encode_versioned(&identity);
         let written = self.env.blocking(move || {
             let transaction = database.begin_write().map_err(other)?;
@@ -143,7 +152,8 @@ impl<E: Env> Store<E> {
                 .map_err(other)?
                 .insert(KEY_IDENTITY, bytes.as_slice())
                 .map_err(other)?;
-            transaction.commit().map_err(other)
+            transaction.commit().map_err(other)?;
+            mark_claimed(&*claimed)
         });
         written.await??;
         self.identity = Some(identity);
@@ -174,27 +184,42 @@ struct Loaded {
     entries: Vec<(LogEntry, usize)>,
 }
 
+/// Says for good that the database was somebody's.
+fn mark_claimed(claimed: &impl redb::StorageBackend) -> io::Result<()> {
+    claimed.set_len(1).map_err(io::Error::from)?;
+    claimed.sync_data().map_err(io::Error::from)
+}
+
 /// redb writes its magic number last when it makes a file, and will not open a file without one: a node
 /// that lost power in its first moment could never start again. Nothing was ever committed to such a file,
-/// so it is made anew.
-fn forget_unfinished_creation(disk: &impl redb::StorageBackend) -> io::Result<()> {
+/// so it is made anew; unless it was somebody's, and was damaged since.
+fn forget_unfinished_creation(
+    disk: &impl redb::StorageBackend,
+    claimed: &impl redb::StorageBackend,
+) -> Result<(), OpenError> {
     let mut magic = [0; 4];
-    let length = disk.len()?;
-    if length < magic.len() as u64 {
+    let length = disk.len().map_err(io::Error::from)?;
+    if length >= magic.len() as u64 {
+        disk.read(0, &mut magic).map_err(io::Error::from)?;
+    }
+    if magic != [0; 4] {
         return Ok(());
     }
-    disk.read(0, &mut magic)?;
-    if magic == [0; 4] {
-        disk.set_len(0)?;
-        disk.sync_data()?;
+    if claimed.len().map_err(io::Error::from)? > 0 {
+        return Err(OpenError::Corrupt("it begins with zeros, and was a node's".to_owned()));
+    }
+    if length >= magic.len() as u64 {
+        disk.set_len(0).map_err(io::Error::from)?;
+        disk.sync_data().map_err(io::Error::from)?;
     }
     Ok(())
 }
 
 fn open_database(
     disk: impl redb::StorageBackend,
+    claimed: &impl redb::StorageBackend,
 ) -> Result<(Database, Option<Identity>), OpenError> {
-    forget_unfinished_creation(&disk)?;
+    forget_unfinished_creation(&disk, claimed)?;
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create_with_backend(disk)
@@ -214,6 +239,10 @@ fn open_database(
 
     let reading = database.begin_read().map_err(other)?;
     let identity = get(&reading.open_table(META).map_err(corrupt)?, KEY_IDENTITY)?;
+    if identity.is_some() && claimed.len().map_err(io::Error::from)? == 0 {
+        // It lost power between the two.
+        mark_claimed(claimed)?;
+    }
     Ok((database, identity))
 }
 
