@@ -611,7 +611,8 @@ fn exchange(addr: SocketAddr, bytes: &[u8]) -> Response {
 fn a_head_that_is_no_http_is_refused_or_cut_off() {
     let shared = Shared::new();
     let long = "x".repeat(40_000);
-    let many: String = (0..500).map(|number| format!("x-{number}: y\r\n")).collect();
+    let many: Vec<_> = (0..500).map(|number| format!("x-{number}: y\r\n")).collect();
+    let many = many.concat();
     let heads = [
         format!("GET /cluster HTTP/1.1\r\nhost: x\r\nlong: {long}\r\n\r\n"),
         format!("GET /cluster HTTP/1.1\r\nhost: x\r\n{long}: long\r\n\r\n"),

@@ -14,7 +14,7 @@ use super::scratch::{Directory, Ports};
 
 /// How long anything may take that has no reason to take long. Tests claim nothing about speed; this only
 /// keeps a broken one from waiting for ever, on a machine that may be very busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -202,7 +202,9 @@ impl Cluster {
     pub(crate) fn restart_all(&mut self) {
         let down: Vec<_> =
             self.nodes.iter().filter(|node| !node.is_up()).map(|node| node.id).collect();
-        down.into_iter().for_each(|id| self.restart(id));
+        for id in down {
+            self.restart(id);
+        }
     }
 
     /// Runs `command` as node `id`.

@@ -101,9 +101,11 @@ fn a_file_of_zeros_is_refused() {
     assert!(log.contains("yakt: yakt.redb is damaged or not a YAKt file"), "{log}");
 }
 
-/// 1. Node 3 loses its directory and starts again under its id and address. 2. Before it has asked to join,
-/// the leader's next append reaches it, and it answers that it has nothing. 3. openraft's leader does not
-/// expect a follower's log to shrink: its debug assertion stops the leader.
+/// The story:
+///
+/// 1. Node 3 loses its directory and starts again under its id and address.
+/// 2. Before it has asked to join, the leader's next append reaches it, and it answers that it has nothing.
+/// 3. openraft's leader does not expect a follower's log to shrink: its debug assertion stops the leader.
 #[test]
 fn an_emptied_node_is_refused_under_its_old_id() {
     let mut cluster = Cluster::plan(crate::yakt(), crate::scratch_dir(), 3);

@@ -105,7 +105,9 @@ fn a_node_without_a_leader_is_not_ready() {
     let mut cluster = crate::five();
     let leader = cluster.leader();
     let others: Vec<_> = cluster.up().map(|node| node.id).filter(|id| *id != leader).collect();
-    [leader, others[0], others[1]].into_iter().for_each(|id| cluster.kill(id));
+    for id in [leader, others[0], others[1]] {
+        cluster.kill(id);
+    }
     for node in cluster.up() {
         wait_for("a node without a leader is not ready", || {
             (node.status("/readyz") == 503).then_some(())

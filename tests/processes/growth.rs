@@ -23,7 +23,7 @@ fn start_line(cluster: &Cluster, id: u64) -> Command {
 fn assert_agreed(cluster: &Cluster, size: u64) {
     let members: Vec<_> = (1..=size).collect();
     wait_for(&format!("all see {size} voters"), || {
-        let views: Option<Vec<_>> = cluster.up().map(|node| node.cluster()).collect();
+        let views: Option<Vec<_>> = cluster.up().map(super::cluster::Node::cluster).collect();
         let views = views?;
         let leader = views[0]["leader"].as_u64()?;
         let agreed = views.iter().all(|view| voters(view) == members && view["leader"] == leader);

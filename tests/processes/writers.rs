@@ -77,7 +77,7 @@ fn write_until(stop: &AtomicBool, created: &AtomicUsize, prefix: &str, addr: Soc
     let mut ledger = Ledger::new();
     while !stop.load(Ordering::Relaxed) {
         let name = format!("{prefix}-{}", ledger.len());
-        let told = if ledger.len() % 2 == 0 {
+        let told = if ledger.len().is_multiple_of(2) {
             create(addr, &name, None)
         } else {
             create_surely(addr, &name)

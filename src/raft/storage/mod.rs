@@ -186,8 +186,8 @@ struct Loaded {
 
 /// Says for good that the database was somebody's.
 fn mark_claimed(claimed: &impl redb::StorageBackend) -> io::Result<()> {
-    claimed.set_len(1).map_err(io::Error::from)?;
-    claimed.sync_data().map_err(io::Error::from)
+    claimed.set_len(1)?;
+    claimed.sync_data()
 }
 
 /// redb writes its magic number last when it makes a file, and will not open a file without one: a node
@@ -198,19 +198,19 @@ fn forget_unfinished_creation(
     claimed: &impl redb::StorageBackend,
 ) -> Result<(), OpenError> {
     let mut magic = [0; 4];
-    let length = disk.len().map_err(io::Error::from)?;
+    let length = disk.len()?;
     if length >= magic.len() as u64 {
-        disk.read(0, &mut magic).map_err(io::Error::from)?;
+        disk.read(0, &mut magic)?;
     }
     if magic != [0; 4] {
         return Ok(());
     }
-    if claimed.len().map_err(io::Error::from)? > 0 {
+    if claimed.len()? > 0 {
         return Err(OpenError::Corrupt("it begins with zeros, and was a node's".to_owned()));
     }
     if length >= magic.len() as u64 {
-        disk.set_len(0).map_err(io::Error::from)?;
-        disk.sync_data().map_err(io::Error::from)?;
+        disk.set_len(0)?;
+        disk.sync_data()?;
     }
     Ok(())
 }
@@ -239,7 +239,7 @@ fn open_database(
 
     let reading = database.begin_read().map_err(other)?;
     let identity = get(&reading.open_table(META).map_err(corrupt)?, KEY_IDENTITY)?;
-    if identity.is_some() && claimed.len().map_err(io::Error::from)? == 0 {
+    if identity.is_some() && claimed.len()? == 0 {
         // It lost power between the two.
         mark_claimed(claimed)?;
     }
