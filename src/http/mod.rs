@@ -18,10 +18,12 @@
 //! | `producers` | `/register_producer` |
 //! | `mgmt` | `/broker_mgmt/{offset}` `/client_mgmt/{offset}` |
 //! | `cluster` | `/cluster` `/healthz` `/readyz` |
+//! | `metrics` | `/metrics` |
+//! | `openapi` | `/openapi.json` |
 
 use axum::Router;
 use axum::http::{Method, Uri};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use crate::env::Env;
 use crate::node::Node;
@@ -30,7 +32,9 @@ mod body;
 mod brokers;
 mod cluster;
 mod extract;
+mod metrics;
 mod mgmt;
+mod openapi;
 mod problem;
 mod producers;
 pub mod server;
@@ -51,27 +55,38 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 
 /// Every endpoint, answered by `node`.
 pub fn router<E: Env>(node: Node<E>) -> Router {
-    Router::new()
-        .route("/register_broker", post(brokers::register::<E>))
-        .route("/update_broker", post(brokers::update::<E>).put(brokers::update::<E>))
-        .route(
-            "/unregister_broker/{broker_id}",
-            delete(brokers::unregister::<E>).post(brokers::unregister::<E>),
-        )
-        .route("/get_active_brokers", get(brokers::active::<E>))
-        .route("/get_broker_by_id/{broker_id}", get(brokers::by_id::<E>))
-        .route("/create_topic", post(topics::create::<E>))
-        .route("/get_topic_by_name/{topic_name}", get(topics::by_name::<E>))
-        .route("/create_partition", post(topics::create_partition::<E>))
-        .route("/register_producer", post(producers::register::<E>))
-        .route("/broker_mgmt/{previous_offset}", get(mgmt::brokers::<E>))
-        .route("/client_mgmt/{previous_offset}", get(mgmt::clients::<E>))
-        .route("/cluster", get(cluster::status::<E>))
-        .route("/healthz", get(cluster::healthy))
-        .route("/readyz", get(cluster::ready::<E>))
+    let empty = Router::new();
+    routes::<E>()
+        .into_iter()
+        .fold(empty, |router, (path, methods)| router.route(path, methods))
         .method_not_allowed_fallback(no_such_method)
         .fallback(no_such_path)
         .with_state(node)
+}
+
+/// Every path, and who answers which method there. A list, so that a test can hold `openapi.json` to it.
+fn routes<E: Env>() -> [(&'static str, MethodRouter<Node<E>>); 16] {
+    [
+        ("/register_broker", post(brokers::register::<E>)),
+        ("/update_broker", post(brokers::update::<E>).put(brokers::update::<E>)),
+        (
+            "/unregister_broker/{broker_id}",
+            delete(brokers::unregister::<E>).post(brokers::unregister::<E>),
+        ),
+        ("/get_active_brokers", get(brokers::active::<E>)),
+        ("/get_broker_by_id/{broker_id}", get(brokers::by_id::<E>)),
+        ("/create_topic", post(topics::create::<E>)),
+        ("/get_topic_by_name/{topic_name}", get(topics::by_name::<E>)),
+        ("/create_partition", post(topics::create_partition::<E>)),
+        ("/register_producer", post(producers::register::<E>)),
+        ("/broker_mgmt/{previous_offset}", get(mgmt::brokers::<E>)),
+        ("/client_mgmt/{previous_offset}", get(mgmt::clients::<E>)),
+        ("/cluster", get(cluster::status::<E>)),
+        ("/healthz", get(cluster::healthy)),
+        ("/readyz", get(cluster::ready::<E>)),
+        ("/metrics", get(metrics::metrics::<E>)),
+        ("/openapi.json", get(openapi::document)),
+    ]
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
@@ -80,4 +95,25 @@ async fn no_such_path(uri: Uri) -> Problem {
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
     Problem::method_not_allowed(format!("{} does not take {method}", uri.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::TokioEnv;
+    use crate::node::NodeOptions;
+
+    /// A node that was never run.
+    pub(super) fn idle_node() -> Node<TokioEnv> {
+        let options = NodeOptions {
+            id: 1,
+            raft_addr: String::new(),
+            http_addr: String::new(),
+            ensemble: Vec::new(),
+            data: std::path::PathBuf::new(),
+            raft: crate::raft::config::RaftOptions::default(),
+            observer: None,
+        };
+        Node::new(TokioEnv, options)
+    }
 }

@@ -109,6 +109,21 @@ impl State {
         self.registration_changes.iter()
     }
 
+    /// How many topics there are. Costs nothing, as do the other counts.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// How many partitions there are.
+    pub fn partition_count(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// How many producers there are.
+    pub fn producer_count(&self) -> usize {
+        self.producers.len()
+    }
+
     /// A snapshot of one of the two kinds.
     pub const fn image(&self, kind: SnapshotKind, audience: Audience) -> Image<'_> {
         Image { state: self, kind, audience }

@@ -1,0 +1,159 @@
+//! `/metrics`: the node's own numbers as Prometheus text exposition, format 0.0.4.
+//!
+//! Sampled when asked for, from the node's status, its Raft and its applied metadata: nothing is recorded in
+//! between. Every metric is always there, 0 while the node has nothing to say, so that a scrape never
+//! misses one. A scrape costs by the brokers, not by the topics or partitions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use openraft::LogIdOptionExt;
+use openraft::async_runtime::watch::WatchReceiver;
+
+use crate::env::Env;
+use crate::metadata::{BrokerStatus, Timestamp};
+use crate::node::Node;
+use crate::raft::NodeId;
+
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a live broker can be.
+const LIVE: [BrokerStatus; 3] = [BrokerStatus::Fenced, BrokerStatus::Unfenced, BrokerStatus::Alive];
+
+pub(super) async fn metrics<E: Env>(State(node): State<Node<E>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], Sample::of(&node).to_string())
+}
+
+/// The numbers of one moment. Displays as the exposition.
+struct Sample {
+    node: NodeId,
+    leader: Option<NodeId>,
+    term: u64,
+    committed: u64,
+    applied: u64,
+    last_log: u64,
+    snapshot: u64,
+    purged: u64,
+    voters: usize,
+    cluster_time: Timestamp,
+    brokers: BTreeMap<BrokerStatus, usize>,
+    topics: usize,
+    partitions: usize,
+    producers: usize,
+    ready: bool,
+}
+
+impl Sample {
+    fn of<E: Env>(node: &Node<E>) -> Self {
+        // The image first: what it has applied was committed by the time the status is taken.
+        let image = node.image();
+        let status = node.status();
+        let mut sample = Self {
+            node: status.node,
+            leader: status.leader,
+            term: status.term,
+            committed: status.committed,
+            applied: 0,
+            last_log: 0,
+            snapshot: 0,
+            purged: 0,
+            voters: status.nodes.iter().filter(|member| member.voter).count(),
+            cluster_time: Timestamp::ZERO,
+            brokers: LIVE.map(|status| (status, 0)).into(),
+            topics: 0,
+            partitions: 0,
+            producers: 0,
+            ready: node.is_ready(),
+        };
+        if let Some(image) = image {
+            let state = &image.state;
+            sample.applied = image.applied.index().unwrap_or(0);
+            sample.cluster_time = state.last_stamp();
+            for broker in state.brokers() {
+                *sample.brokers.entry(broker.fields.broker_status).or_default() += 1;
+            }
+            sample.topics = state.topic_count();
+            sample.partitions = state.partition_count();
+            sample.producers = state.producer_count();
+        }
+        if let Some(raft) = node.raft() {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            sample.last_log = metrics.last_log_index.unwrap_or(0);
+            sample.snapshot = metrics.snapshot.index().unwrap_or(0);
+            sample.purged = metrics.purged.index().unwrap_or(0);
+        }
+        sample
+    }
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let leads = self.leader == Some(self.node);
+        gauge(f, "raft_term", "The node's Raft term.", self.term)?;
+        gauge(f, "raft_leader", "Id of the leader, 0 if none.", self.leader.unwrap_or(0))?;
+        gauge(f, "raft_is_leader", "Whether this node leads.", u8::from(leads))?;
+        gauge(f, "raft_committed_index", "Highest index known as committed.", self.committed)?;
+        gauge(f, "raft_applied_index", "Index that the metadata is as of.", self.applied)?;
+        gauge(f, "raft_last_log_index", "Index of the last log entry.", self.last_log)?;
+        gauge(f, "raft_snapshot_index", "Last index in the snapshot.", self.snapshot)?;
+        gauge(f, "raft_purged_index", "Last index purged from the log.", self.purged)?;
+        gauge(f, "raft_voters", "Members whose vote counts.", self.voters)?;
+        let time_help = "Cluster time of the last applied command, since the Unix epoch.";
+        gauge(f, "cluster_time_seconds", time_help, self.cluster_time)?;
+        head(f, "brokers", "Brokers that are not closed, by status.")?;
+        for (status, count) in &self.brokers {
+            writeln!(f, "yakt_brokers{{status=\"{status}\"}} {count}")?;
+        }
+        gauge(f, "topics", "Topics.", self.topics)?;
+        gauge(f, "partitions", "Partitions.", self.partitions)?;
+        gauge(f, "producers", "Producers.", self.producers)?;
+        gauge(f, "ready", "Whether /readyz answers 200.", u8::from(self.ready))
+    }
+}
+
+fn head(f: &mut fmt::Formatter<'_>, name: &str, help: &str) -> fmt::Result {
+    writeln!(f, "# HELP yakt_{name} {help}\n# TYPE yakt_{name} gauge")
+}
+
+fn gauge(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    help: &str,
+    value: impl fmt::Display,
+) -> fmt::Result {
+    head(f, name, help)?;
+    writeln!(f, "yakt_{name} {value}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_legal_and_every_metric_is_there_from_the_start() {
+        let text = Sample::of(&crate::http::tests::idle_node()).to_string();
+        let mut names = Vec::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                names.push(rest.strip_suffix(" gauge").unwrap());
+            } else if !line.starts_with("# HELP yakt_") {
+                let (series, value) = line.split_once(' ').unwrap();
+                let name = series.split('{').next();
+                assert_eq!(name, names.last().copied(), "{line} does not follow its TYPE");
+                assert!(value.parse::<f64>().unwrap().abs() < f64::EPSILON, "{line}");
+            }
+        }
+        // Dashboards and alerts hang on these.
+        let expected = "yakt_raft_term yakt_raft_leader yakt_raft_is_leader yakt_raft_committed_index \
+            yakt_raft_applied_index yakt_raft_last_log_index yakt_raft_snapshot_index \
+            yakt_raft_purged_index yakt_raft_voters yakt_cluster_time_seconds yakt_brokers yakt_topics \
+            yakt_partitions yakt_producers yakt_ready";
+        assert_eq!(names.join(" "), expected);
+        assert!(text.contains("\nyakt_brokers{status=\"ALIVE\"} 0\n"), "{text}");
+        assert!(text.ends_with('\n'));
+    }
+}
