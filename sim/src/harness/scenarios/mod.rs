@@ -1,4 +1,4 @@
-//! What goes wrong when. Each scenario is a file; each ends in [`Run::finish`].
+//! What goes wrong when. Each scenario is a file; each ends in `Run::finish`.
 
 use std::ops::Range;
 use std::pin::Pin;
