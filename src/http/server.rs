@@ -3,7 +3,11 @@
 //! `axum::serve` would spawn its connections on tokio; this drives hyper itself, so the same bytes are
 //! parsed by the same code over real and simulated sockets.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,6 +24,10 @@ use crate::env::{Env, Listener, rt};
 
 /// How long a connection may take to finish its last answer when the server stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a connection may be without a request's head, idle time between two requests included: a
+/// client that is gone must not keep its place for ever.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long to wait after a failed accept: the usual cause is a lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -58,6 +66,8 @@ async fn connection<E: Env>(stream: E::Stream, router: Router, mut stop: watch::
         |request: hyper::Request<hyper::body::Incoming>| request.map(axum::body::Body::new),
     ));
     let connection = http1::Builder::new()
+        .timer(HeadTimer::<E>::default())
+        .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
@@ -79,3 +89,35 @@ async fn connection<E: Env>(stream: E::Stream, router: Router, mut stop: watch::
 async fn until_true(flag: &mut watch::Receiver<bool>) {
     drop(flag.wait_for(|flag| *flag).await.map(|_| ()));
 }
+
+/// hyper's timer in the world `E`.
+struct HeadTimer<E>(PhantomData<fn() -> E>);
+
+impl<E> Default for HeadTimer<E> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E: Env> hyper::rt::Timer for HeadTimer<E> {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(HeadSleep(Mutex::new(Box::pin(rt::sleep::<E>(duration)))))
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.sleep(deadline.saturating_duration_since(self.now()))
+    }
+}
+
+/// A timer as hyper wants it: `Sync`, which the mutex is for; it is never locked.
+struct HeadSleep(Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Future for HeadSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(context)
+    }
+}
+
+impl hyper::rt::Sleep for HeadSleep {}

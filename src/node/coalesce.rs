@@ -47,7 +47,8 @@ impl<T: Clone + Default + Send + 'static> Coalesce<T> {
             let waiting = Arc::clone(&self.waiting);
             // A task of its own: the caller that started the round may give up, the others must not lose it.
             drop(rt::spawn::<E, _>(async move {
-                while let Some(callers) = next(&waiting) {
+                let mut runner = Runner { waiting: &waiting, done: false };
+                while let Some(callers) = runner.next() {
                     let result = work().await;
                     for caller in callers {
                         drop(caller.send(result.clone()));
@@ -59,9 +60,27 @@ impl<T: Clone + Default + Send + 'static> Coalesce<T> {
     }
 }
 
-/// Whom the next round is for; `None`, and nothing is running any more, when nobody waits.
-fn next<T>(waiting: &Mutex<Waiting<T>>) -> Option<Vec<oneshot::Sender<T>>> {
-    let mut waiting = lock(waiting);
-    waiting.running = !waiting.callers.is_empty();
-    waiting.running.then(|| std::mem::take(&mut waiting.callers))
+/// Whoever runs the rounds.
+struct Runner<'a, T> {
+    waiting: &'a Mutex<Waiting<T>>,
+    done: bool,
+}
+
+impl<T> Runner<'_, T> {
+    /// Whom the next round is for; `None`, and nothing is running any more, when nobody waits.
+    fn next(&mut self) -> Option<Vec<oneshot::Sender<T>>> {
+        let mut waiting = lock(self.waiting);
+        waiting.running = !waiting.callers.is_empty();
+        self.done = !waiting.running;
+        waiting.running.then(|| std::mem::take(&mut waiting.callers))
+    }
+}
+
+impl<T> Drop for Runner<'_, T> {
+    fn drop(&mut self) {
+        if !self.done {
+            // A round panicked. Those who wait get nothing, and whoever comes next begins anew.
+            *lock(self.waiting) = Waiting { callers: Vec::new(), running: false };
+        }
+    }
 }

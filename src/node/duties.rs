@@ -1,9 +1,11 @@
 //! What a node does unasked while it leads.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 
+use super::join::ADMIT_LIMIT;
 use super::propose::leader;
 use super::{Node, Running, clock};
 use crate::env::{Env, rt};
@@ -19,7 +21,7 @@ pub(super) const IDLE_TICK: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_millis(500);
 
 impl<E: Env> Node<E> {
-    pub(super) async fn duties(&self, running: &Running<E>) {
+    pub(super) async fn duties(&self, running: &Running<E>) -> Infallible {
         loop {
             rt::sleep::<E>(ROUND).await;
             if leader(running) != Some(self.id()) {
@@ -47,11 +49,11 @@ impl<E: Env> Node<E> {
             let configs = metrics.membership_config.membership().get_joint_config();
             configs.last().filter(|_| configs.len() > 1).cloned()
         };
-        if let Some(voters) = target
-            && let Ok(_one_at_a_time) = self.inner.membership.try_lock()
-            && let Err(error) = running.raft.change_membership(voters, true).await
-        {
-            tracing::debug!(%error, "the membership stays joint for now");
+        let Some(voters) = target else { return };
+        let Ok(_one_at_a_time) = self.inner.membership.try_lock() else { return };
+        let change = running.raft.change_membership(voters, true);
+        if !matches!(rt::timeout::<E, _>(ADMIT_LIMIT, change).await, Some(Ok(_))) {
+            tracing::debug!("the membership stays joint for now");
         }
     }
 }

@@ -21,7 +21,11 @@ use crate::raft::{NodeId, Peer};
 
 /// How long the leader works on one request to join. A node that has not caught up by then asks again, and
 /// finds itself a learner that has come closer.
-const ADMIT_LIMIT: Duration = Duration::from_millis(1_500);
+pub(super) const ADMIT_LIMIT: Duration = Duration::from_millis(1_200);
+
+/// How long a member waits for the leader that it passed a request to join on to: a little longer than the
+/// leader takes to answer.
+const PASS_ON_LIMIT: Duration = Duration::from_millis(1_600);
 
 /// How long a joining node waits for the answer. No longer: whoever it asked may have lost power, and will
 /// never say so.
@@ -63,6 +67,13 @@ impl<E: Env> Node<E> {
             if self.is_member_as(running, &peer) {
                 return Ok(());
             }
+            if leader(running) == Some(self.id()) {
+                // A leader that moved: nobody else can say so, since nobody finds it.
+                match self.admit_here(running, self.id(), peer.clone()).await {
+                    Response::Refused(reason) => return Err(Refused(reason)),
+                    answer => tracing::debug!(?answer, "noting this node's own addresses"),
+                }
+            }
             for addr in self.member_addrs(running) {
                 let target = Target { addr, member: None, cluster: Some(running.identity.cluster) };
                 let channel = Channel::new(self.inner.env.clone(), target);
@@ -79,12 +90,12 @@ impl<E: Env> Node<E> {
         }
     }
 
+    /// Whether this node is a voter at these addresses, and that for good: what is not committed may be
+    /// undone by the next leader.
     fn is_member_as(&self, running: &Running<E>, peer: &Peer) -> bool {
-        let metrics = running.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        membership.get_node(&self.id()) == Some(peer)
-            && membership.voter_ids().any(|id| id == self.id())
+        let image = running.images.borrow();
+        let membership = image.membership.membership();
+        is_voter(membership, self.id()) && membership.get_node(&self.id()) == Some(peer)
     }
 
     /// The leader's address first, if known, then where other members may be.
@@ -114,7 +125,7 @@ impl<E: Env> Node<E> {
             Some(leader) if leader == self.id() => self.admit_here(running, node, peer).await,
             Some(leader) if !passed_on => {
                 let request = Request::Join { node, peer, passed_on: true };
-                let asked = self.ask_leader(running, leader, request, ADMIT_LIMIT).await;
+                let asked = self.ask_leader(running, leader, request, PASS_ON_LIMIT).await;
                 asked.unwrap_or(Response::NotLeader(Some(leader)))
             }
             leader => Response::NotLeader(leader),
@@ -122,15 +133,24 @@ impl<E: Env> Node<E> {
     }
 
     async fn admit_here(&self, running: &Running<E>, node: NodeId, peer: Peer) -> Response<E> {
-        let _one_at_a_time = self.inner.membership.lock().await;
+        let admitted = Box::pin(async {
+            let _one_at_a_time = self.inner.membership.lock().await;
+            self.admit_now(running, node, peer).await
+        });
+        let late = || Response::Unavailable(format!("node {node} did not catch up in time"));
+        rt::timeout::<E, _>(ADMIT_LIMIT, admitted).await.unwrap_or_else(late)
+    }
+
+    /// The next step towards node `node` being a voter at `peer`, as far as it is not one already. What
+    /// counts is what is committed: another leader may undo the rest.
+    async fn admit_now(&self, running: &Running<E>, node: NodeId, peer: Peer) -> Response<E> {
         let (known, voter, clash) = {
-            let metrics = running.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
+            let image = running.images.borrow();
+            let membership = image.membership.membership();
             let clash =
                 membership.nodes().find(|(id, other)| **id != node && other.raft == peer.raft);
-            let voter = membership.voter_ids().any(|id| id == node);
-            (membership.get_node(&node).cloned(), voter, clash.map(|(id, _)| *id))
+            let clash = clash.map(|(id, _)| *id);
+            (membership.get_node(&node).cloned(), is_voter(membership, node), clash)
         };
         if let Some(other) = clash {
             return Response::Refused(format!("node {other} is at {} already", peer.raft));
@@ -144,7 +164,7 @@ impl<E: Env> Node<E> {
                 "node {node} is a member with another data directory; give the new node an id of its own"
             ));
         }
-        let admitted = async {
+        let steps = async {
             match known {
                 // Not blocking: it would wait for a node that may be dead by now.
                 None => drop(running.raft.add_learner(node, peer, false).await?),
@@ -161,12 +181,16 @@ impl<E: Env> Node<E> {
             }
             Ok::<_, openraft::errors::RaftError<_, openraft::errors::ClientWriteError<_>>>(())
         };
-        match rt::timeout::<E, _>(ADMIT_LIMIT, admitted).await {
-            Some(Ok(())) => Response::Joined,
-            Some(Err(error)) => Response::Unavailable(error.to_string()),
-            None => Response::Unavailable(format!("node {node} did not catch up in time")),
+        match steps.await {
+            Ok(()) => Response::Joined,
+            Err(error) => Response::Unavailable(error.to_string()),
         }
     }
+}
+
+/// Whether `node` is a voter and no change of membership is half-way.
+fn is_voter(membership: &openraft::Membership<NodeId, Peer>, node: NodeId) -> bool {
+    membership.get_joint_config().len() == 1 && membership.voter_ids().any(|id| id == node)
 }
 
 /// Waits until `node` holds all that was committed when it was asked about: voting with less, it would hold

@@ -1,5 +1,6 @@
 //! From start to stop.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -82,6 +83,7 @@ impl<E: Env> Node<E> {
             directory: running.identity.directory,
             cluster: running.identity.cluster,
             heard: running.heard.clone(),
+            stop: self.inner.stop.subscribe(),
             raft: running.raft.clone(),
         };
         let node = self.clone();
@@ -160,14 +162,17 @@ impl<E: Env> Node<E> {
         Ok(listener)
     }
 
-    /// Founds or joins the cluster, and then does the leader's duties whenever this node leads.
+    /// Founds or joins the cluster, and does the leader's duties whenever this node leads.
     async fn work(&self, running: &Running<E>) -> RunError {
-        match self.enter(running).await {
-            Ok(()) => {
-                self.duties(running).await;
-                unreachable!("duties have no end")
+        let entering = async {
+            match self.enter(running).await {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
             }
-            Err(error) => error,
+        };
+        match E::Runtime::select2(Box::pin(entering), Box::pin(self.duties(running))).await {
+            Select2::First(error) => error,
+            Select2::Second(never) => match never {},
         }
     }
 
@@ -222,8 +227,10 @@ impl<E: Env> Node<E> {
     /// election timeout (the dissertation §3.10). Best effort: without it the cluster elects as after a crash.
     async fn hand_over(&self, running: &Running<E>) {
         let deadline = rt::now::<E>() + HANDOVER_LIMIT;
+        let mut tried = BTreeSet::new();
         while leader(running) == Some(self.id()) && rt::now::<E>() < deadline {
-            let Some(heir) = self.heir(running) else { return };
+            let Some(heir) = self.heir(running, &tried) else { return };
+            tried.insert(heir);
             tracing::info!(heir, "handing over");
             if running.raft.trigger().transfer_leader(heir).await.is_err() {
                 return;
@@ -243,13 +250,16 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// The other voter with the longest log.
-    fn heir(&self, running: &Running<E>) -> Option<NodeId> {
+    /// Of the other voters that were not tried yet, the one with the longest log.
+    fn heir(&self, running: &Running<E>, tried: &BTreeSet<NodeId>) -> Option<NodeId> {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
-        let voters =
-            metrics.membership_config.membership().voter_ids().filter(|id| *id != self.id());
+        let voters = metrics
+            .membership_config
+            .membership()
+            .voter_ids()
+            .filter(|id| *id != self.id() && !tried.contains(id));
         voters.max_by_key(|id| replication.get(id).copied().flatten())
     }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use yakt::codec;
-use yakt::metadata::State;
+use yakt::metadata::{Audience, State, Timestamp};
 use yakt::raft::state_machine::{Observer, Step};
 use yakt::raft::{EntryId, LogEntry, NodeId, Term};
 
@@ -24,6 +24,9 @@ use crate::trace::Trace;
 
 /// Indices between two digests. A digest encodes the whole state, so not every index gets one.
 pub const DIGEST_INTERVAL: u64 = 16;
+
+/// How many of a state's last changes are looked for in diffs.
+const DIFFS_CHECKED: usize = 8;
 
 /// What all nodes together have done so far. Clones share it.
 #[derive(Clone, Debug)]
@@ -37,6 +40,7 @@ struct Seen {
     leaders: BTreeMap<Term, NodeId>,
     applied: BTreeMap<u64, (EntryId, Vec<u8>)>,
     digests: BTreeMap<u64, (NodeId, u64)>,
+    stamps: BTreeMap<NodeId, (u64, Timestamp)>,
     installs: u64,
     violation: Option<Violation>,
 }
@@ -115,6 +119,17 @@ impl Safety {
         } else {
             seen.applied.insert(index, (entry.log_id, encoded));
         }
+        // A node that starts again begins at its snapshot: only steps forward tell.
+        if let Some((before, stamp)) = seen.stamps.insert(node, (index, state.last_stamp()))
+            && before < index
+            && stamp > state.last_stamp()
+        {
+            let what = format!(
+                "node {node}: cluster time went back from {stamp} to {}",
+                state.last_stamp()
+            );
+            seen.report(Violation::safety(what));
+        }
         if index.is_multiple_of(DIGEST_INTERVAL) {
             seen.compare_digest(node, index, state);
         }
@@ -149,6 +164,9 @@ impl Seen {
         if let Err(broken) = state.check_invariants() {
             self.report(Violation::safety(format!("node {node} at index {index}: {broken}")));
         }
+        if let Err(broken) = check_changes(state) {
+            self.report(Violation::safety(format!("node {node} at index {index}: {broken}")));
+        }
         let digest = state.digest();
         let (other, known) = *self.digests.entry(index).or_insert((node, digest));
         if known != digest {
@@ -156,6 +174,27 @@ impl Seen {
             self.report(Violation::safety(what));
         }
     }
+}
+
+/// What diffs since the microsecond before each of the last changes, and since the change itself, must show, by
+/// looking at every record.
+fn check_changes(state: &State) -> Result<(), String> {
+    let mut stamps: Vec<Timestamp> = state.all_brokers().map(|record| record.timestamp).collect();
+    stamps.extend(state.topics().map(|record| record.timestamp));
+    stamps.extend(state.partitions().map(|record| record.timestamp));
+    stamps.extend(state.producers().map(|record| record.timestamp));
+    stamps.sort_unstable();
+    for (newer, stamp) in stamps.iter().rev().take(DIFFS_CHECKED).enumerate() {
+        let before = Timestamp::from_micros(stamp.micros() - 1);
+        for (offset, expected) in [(before, newer + 1), (*stamp, newer)] {
+            let Some(changes) = state.changes_since(offset, Audience::Broker) else { continue };
+            let found = changes.upserted.len() + changes.deleted.len();
+            if found != expected {
+                return Err(format!("a diff since {offset} shows {found} changes of {expected}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ impl Workload {
                     serial: 0,
                     offset: 0,
                     known: BTreeSet::new(),
+                    answered: Vec::new(),
+                    closed: Vec::new(),
                 };
                 work.run(&stop).await;
             })
@@ -98,6 +100,10 @@ struct Work {
     offset: u64,
     /// The topics that polls have shown, kept up by diffs alone.
     known: BTreeSet<String>,
+    /// Keyed writes that succeeded, with their answers.
+    answered: Vec<(Request, Answer)>,
+    /// Brokers that were closed: UUID and stamp of the closing.
+    closed: Vec<(String, u64)>,
 }
 
 fn micros(seconds: &Value) -> Option<u64> {
@@ -114,7 +120,9 @@ impl Work {
     async fn run(&mut self, stop: &AtomicBool) {
         self.register_broker().await;
         while !stop.load(Ordering::Relaxed) {
-            match self.rng.random_range(0..10) {
+            match self.rng.random_range(0..12) {
+                10 => self.repeat().await,
+                11 => self.come_and_go().await,
                 0..4 => self.create_topic().await,
                 4 => self.update_broker().await,
                 5 => self.register_producer().await,
@@ -143,6 +151,9 @@ impl Work {
             match self.client.send(&addr, &request).await {
                 Ok(answer) if answer.status.is_success() || answer.status.is_client_error() => {
                     self.history.answered();
+                    if keyed && answer.status.is_success() {
+                        self.answered.push((request, answer.clone()));
+                    }
                     return Some(answer);
                 }
                 // Nothing was done, or nobody knows.
@@ -152,6 +163,36 @@ impl Work {
             }
         }
         None
+    }
+
+    /// Sends a keyed write of long ago again: the answer must be the one that it got then.
+    async fn repeat(&mut self) {
+        if self.answered.is_empty() {
+            return;
+        }
+        let (request, first) = self.answered[self.rng.random_range(0..self.answered.len())].clone();
+        let addr = self.addr();
+        let Ok(again) = self.client.send(&addr, &request).await else { return };
+        if !again.status.is_server_error() && again != first {
+            self.history.report(format!("{request:?} was answered {first:?}, and later {again:?}"));
+        }
+    }
+
+    /// Registers a broker and closes it again, for the diffs to tell.
+    async fn come_and_go(&mut self) {
+        let id = 100_000 * self.id + self.serial;
+        let body = json!({ "brokerId": id, "brokerHost": "h", "brokerPort": 9092 });
+        let Some(answer) = self.write(Request::post("/register_broker", body)).await else {
+            return;
+        };
+        let Some(uuid) = answer.body["fields"]["internalUUID"].as_str() else { return };
+        let path = format!("/unregister_broker/{id}");
+        let Some(answer) = self.write(Request::post(path, json!({}))).await else { return };
+        if let Some(stamp) =
+            micros(&answer.body["timestamp"]).filter(|_| answer.status.is_success())
+        {
+            self.closed.push((uuid.to_owned(), stamp));
+        }
     }
 
     /// Sends a linearizable read.
@@ -293,6 +334,18 @@ impl Work {
                 .report(format!("a poll was answered without an offset: {answer:?}"));
         };
         self.history.told_poll(begun, self.offset, offset, &kind);
+        if kind == "diff" {
+            let deleted = answer.body["deleted"].to_string();
+            for (uuid, stamp) in &self.closed {
+                let due = (self.offset < *stamp) && (*stamp <= offset);
+                if due != deleted.contains(uuid.as_str()) {
+                    self.history.report(format!(
+                        "broker {uuid} closed at {stamp}: deleted={} in a diff from {} to {offset}",
+                        !due, self.offset
+                    ));
+                }
+            }
+        }
         let part = if kind == "diff" { "upserted" } else { "records" };
         for (name, stamp) in topics(&answer.body[part]) {
             let new = stamp > self.offset;

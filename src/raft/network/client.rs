@@ -20,6 +20,9 @@ use crate::raft::types::NodeId;
 /// Frames that may wait to be written. Callers' own windows keep far below it.
 const QUEUE_FRAMES_MAX: usize = 8_192;
 
+/// How often a connection is looked at for signs of death.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Bytes gathered into one write.
 const WRITE_BYTES_MAX: usize = 256 << 10;
 
@@ -54,7 +57,7 @@ pub struct Target {
 pub struct Channel<E: Env> {
     env: E,
     target: Arc<Target>,
-    slot: Arc<Mutex<Slot<E>>>,
+    slot: Arc<Mutex<Option<Link<E>>>>,
     connecting: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -75,15 +78,8 @@ impl<E: Env> std::fmt::Debug for Channel<E> {
     }
 }
 
-/// The present connection, and how many there have been.
-struct Slot<E: Env> {
-    serial: u64,
-    link: Option<Link<E>>,
-}
-
 /// One connection. Its task ends when it breaks, or when the last clone of this is dropped.
 struct Link<E: Env> {
-    serial: u64,
     frames: mpsc::Sender<Vec<u8>>,
     calls: Arc<Mutex<Calls<E>>>,
     closer: Arc<oneshot::Sender<()>>,
@@ -92,7 +88,6 @@ struct Link<E: Env> {
 impl<E: Env> Clone for Link<E> {
     fn clone(&self) -> Self {
         Self {
-            serial: self.serial,
             frames: self.frames.clone(),
             calls: Arc::clone(&self.calls),
             closer: Arc::clone(&self.closer),
@@ -103,7 +98,26 @@ impl<E: Env> Clone for Link<E> {
 /// The calls that wait for an answer; `None` once the connection broke.
 struct Calls<E: Env> {
     next: u64,
-    waiting: Option<BTreeMap<u64, oneshot::Sender<Response<E>>>>,
+    waiting: Option<BTreeMap<u64, Waiting<E>>>,
+    /// When the last answer came.
+    heard: rt::Instant<E>,
+}
+
+/// A call that has no answer yet.
+struct Waiting<E: Env> {
+    answer: oneshot::Sender<Response<E>>,
+    begun: rt::Instant<E>,
+    limit: Duration,
+}
+
+impl<E: Env> Calls<E> {
+    /// Whether a call is overdue and nothing at all has come since it was made: the peer is gone, or the
+    /// connection is half open. A peer that answers others is merely slow with this one.
+    fn is_dead(&self) -> bool {
+        let now = rt::now::<E>();
+        let mut waiting = self.waiting.iter().flat_map(BTreeMap::values);
+        waiting.any(|call| now - call.begun > call.limit && self.heard <= call.begun)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -114,15 +128,14 @@ impl<E: Env> Channel<E> {
     /// A channel to `target`. Nothing is opened yet.
     #[must_use]
     pub fn new(env: E, target: Target) -> Self {
-        let slot = Arc::new(Mutex::new(Slot { serial: 0, link: None }));
-        Self { env, target: Arc::new(target), slot, connecting: Arc::default() }
+        Self { env, target: Arc::new(target), slot: Arc::default(), connecting: Arc::default() }
     }
 
     /// Calls the peer and waits for the answer, at most `limit` in all.
     ///
     /// # Errors
     ///
-    /// See [`CallError`]; after [`CallError::Timeout`] the connection is closed.
+    /// See [`CallError`].
     pub async fn call(
         &self,
         request: Request<E>,
@@ -163,17 +176,13 @@ impl<E: Env> Channel<E> {
         request: Request<E>,
         limit: Duration,
     ) -> impl Future<Output = Result<Response<E>, CallError>> + Send + use<E> {
-        let queued = self.enqueue(request);
-        let channel = self.clone();
+        let queued = self.enqueue(request, limit);
         async move {
-            let (serial, answer) = queued?;
+            let answer = queued?;
             match rt::timeout::<E, _>(limit, answer).await {
                 Some(Ok(response)) => Ok(response),
                 Some(Err(_)) => Err(CallError::Lost(io::ErrorKind::ConnectionReset.into())),
-                None => {
-                    channel.close(serial);
-                    Err(CallError::Timeout)
-                }
+                None => Err(CallError::Timeout),
             }
         }
     }
@@ -181,7 +190,8 @@ impl<E: Env> Channel<E> {
     fn enqueue(
         &self,
         request: Request<E>,
-    ) -> Result<(u64, oneshot::Receiver<Response<E>>), CallError> {
+        limit: Duration,
+    ) -> Result<oneshot::Receiver<Response<E>>, CallError> {
         let not_sent = |kind: io::ErrorKind| CallError::NotSent(kind.into());
         let link = self.live().ok_or_else(|| not_sent(io::ErrorKind::NotConnected))?;
         // Hold the lock over the queueing, so that frames are queued in the order of their numbers.
@@ -193,7 +203,7 @@ impl<E: Env> Channel<E> {
             .waiting
             .as_mut()
             .ok_or_else(|| not_sent(io::ErrorKind::NotConnected))?
-            .insert(number, answer);
+            .insert(number, Waiting { answer, begun: rt::now::<E>(), limit });
         calls.next += 1;
         if link.frames.try_send(frame).is_err() {
             if let Some(waiting) = calls.waiting.as_mut() {
@@ -201,30 +211,26 @@ impl<E: Env> Channel<E> {
             }
             return Err(not_sent(io::ErrorKind::WouldBlock));
         }
-        Ok((link.serial, answered))
+        Ok(answered)
     }
 
     fn live(&self) -> Option<Link<E>> {
-        let link = lock(&self.slot).link.clone()?;
+        let link = lock(&self.slot).clone()?;
         let alive = lock(&link.calls).waiting.is_some();
         alive.then_some(link)
-    }
-
-    fn close(&self, serial: u64) {
-        let mut slot = lock(&self.slot);
-        if slot.serial == serial {
-            slot.link = None;
-        }
     }
 
     fn open(&self, stream: E::Stream, hello: Vec<u8>) {
         let (frames, queue) = mpsc::channel(QUEUE_FRAMES_MAX);
         let (closer, closed) = oneshot::channel();
-        let calls = Arc::new(Mutex::new(Calls { next: 0, waiting: Some(BTreeMap::new()) }));
+        let calls = Arc::new(Mutex::new(Calls {
+            next: 0,
+            waiting: Some(BTreeMap::new()),
+            heard: rt::now::<E>(),
+        }));
         drop(rt::spawn::<E, _>(run(stream, hello, queue, Arc::clone(&calls), closed)));
         let mut slot = lock(&self.slot);
-        slot.serial += 1;
-        slot.link = Some(Link { serial: slot.serial, frames, calls, closer: Arc::new(closer) });
+        *slot = Some(Link { frames, calls, closer: Arc::new(closer) });
     }
 }
 
@@ -237,9 +243,18 @@ async fn run<E: Env>(
     closed: oneshot::Receiver<()>,
 ) {
     let (reader, writer) = tokio::io::split(stream);
-    E::Runtime::select3(closed, read(reader, &calls), write(writer, hello, queue)).await;
+    E::Runtime::select4(closed, read(reader, &calls), write(writer, hello, queue), watch(&calls))
+        .await;
     // Whoever still waits learns that no answer will come.
     drop(lock(&calls).waiting.take());
+}
+
+/// Ends when the peer seems gone. Callers have timers of their own, and may be dropped before these end, so
+/// the connection must be watched on its own account: a half-open one is not waited on twice.
+async fn watch<E: Env>(calls: &Mutex<Calls<E>>) {
+    while !lock(calls).is_dead() {
+        rt::sleep::<E>(WATCH_INTERVAL).await;
+    }
 }
 
 async fn write<S: AsyncWrite + Unpin>(
@@ -264,10 +279,14 @@ async fn write<S: AsyncWrite + Unpin>(
 async fn read<E: Env, S: AsyncRead + Unpin + Send>(stream: S, calls: &Mutex<Calls<E>>) {
     let mut stream = BufReader::new(stream);
     while let Ok(Some(Return { number, response })) = frame::read(&mut stream).await {
-        let caller = lock(calls).waiting.as_mut().and_then(|waiting| waiting.remove(&number));
+        let caller = {
+            let mut calls = lock(calls);
+            calls.heard = rt::now::<E>();
+            calls.waiting.as_mut().and_then(|waiting| waiting.remove(&number))
+        };
         if let Some(caller) = caller {
             // A caller that gave up does not mind.
-            drop(caller.send(response));
+            drop(caller.answer.send(response));
         }
     }
 }

@@ -7,17 +7,18 @@ use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use openraft::AsyncRuntime;
-use openraft::raft::{AppendEntriesRequest, SnapshotResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
+use openraft_rt::Select3;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 use super::frame;
 use super::message::{Call, Hello, Request, Response, Return};
 use crate::env::{Env, Listener, rt};
-use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX};
+use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_DEADLINE};
 use crate::raft::state_machine::NodeSnapshot;
 use crate::raft::types::{Ballot, NodeId, Raft, SnapshotMeta, Term, TypeConfig};
 
@@ -26,6 +27,9 @@ const CALLS_MAX: usize = 1_024;
 
 /// Answers that may wait to be written.
 const ANSWERS_MAX: usize = CALLS_MAX + 2 * PIPELINE_DEPTH_MAX;
+
+/// How long a caller may take to say who it is.
+const HELLO_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How long to wait after a failed accept: the usual cause is a lack of file descriptors.
 const ACCEPT_BACKOFF: std::time::Duration = std::time::Duration::from_millis(50);
@@ -42,11 +46,18 @@ pub struct Local<E: Env> {
     pub heard: LeaderHeard<E>,
     /// Its Raft.
     pub raft: Raft<E>,
+    /// Turns true when it stops: no connection outlives that.
+    pub stop: watch::Receiver<bool>,
 }
 
 impl<E: Env> Clone for Local<E> {
     fn clone(&self) -> Self {
-        Self { raft: self.raft.clone(), heard: self.heard.clone(), ..*self }
+        Self {
+            raft: self.raft.clone(),
+            heard: self.heard.clone(),
+            stop: self.stop.clone(),
+            ..*self
+        }
     }
 }
 
@@ -68,7 +79,11 @@ impl<E: Env> Clone for LeaderHeard<E> {
 
 impl<E: Env> LeaderHeard<E> {
     fn note(&self, term: Term) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((term, rt::now::<E>()));
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A leader that was deposed may go on calling.
+        if heard.is_none_or(|(known, _)| known <= term) {
+            *heard = Some((term, rt::now::<E>()));
+        }
     }
 
     /// When the leader of `term` was last heard, if that is the last leader that was.
@@ -105,12 +120,14 @@ where
 {
     let (reader, writer) = tokio::io::split(stream);
     let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
+    let mut stop = local.stop.clone();
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await.map(|_| ())) };
     let reading = read(BufReader::new(reader), local, handle, answers);
-    match E::Runtime::select2(reading, write(writer, outgoing)).await {
-        openraft_rt::Select2::First(Err(error)) | openraft_rt::Select2::Second(Err(error)) => {
+    match E::Runtime::select3(stopped, reading, write(writer, outgoing)).await {
+        Select3::Second(Err(error)) | Select3::Third(Err(error)) => {
             tracing::debug!(%error, "a Raft connection broke");
         }
-        openraft_rt::Select2::First(Ok(())) | openraft_rt::Select2::Second(Ok(())) => {}
+        Select3::First(()) | Select3::Second(Ok(())) | Select3::Third(Ok(())) => {}
     }
 }
 
@@ -163,16 +180,26 @@ where
     H: Fn(Request<E>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<E>> + Send + 'static,
 {
-    let Some(hello) = frame::read::<Hello>(&mut stream).await? else {
+    let hello = rt::timeout::<E, _>(HELLO_DEADLINE, frame::read::<Hello>(&mut stream)).await;
+    let Some(hello) = hello.ok_or(io::ErrorKind::TimedOut)?? else {
         return Ok(());
     };
     let objection = objection(&hello, &local);
     let member = hello.cluster.is_some();
     let room = Arc::new(Semaphore::new(CALLS_MAX));
-    let mut appends: Option<mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig<E>>)>> = None;
+    let appends = append_lane(&local.raft, answers.clone());
     let mut receiving = Receiving::<E>::default();
 
-    while let Some(Call { number, request }) = frame::read::<Call<E>>(&mut stream).await? {
+    loop {
+        let next = frame::read::<Call<E>>(&mut stream);
+        // Half a snapshot is not kept for a leader that may be gone.
+        let next = match receiving.begun {
+            Some(_) => rt::timeout::<E, _>(2 * SNAPSHOT_CHUNK_DEADLINE, next)
+                .await
+                .ok_or(io::ErrorKind::TimedOut)?,
+            None => next.await,
+        };
+        let Some(Call { number, request }) = next? else { return Ok(()) };
         let refused = match (&objection, &request) {
             (Some(reason), _) => Some(reason.clone()),
             (None, Request::Identify | Request::Join { .. }) => None,
@@ -183,14 +210,8 @@ where
             (Some(reason), _) => Some(Response::Refused(reason)),
             (None, Request::Append(request)) => {
                 local.heard.note(request.vote.leader_id.term);
-                let lane = appends.get_or_insert_with(|| append_lane(&local.raft, answers.clone()));
-                if let Err(mpsc::error::SendError(append)) = lane.send((number, request)).await {
-                    // Raft ends a lane with the append that it refuses. What the caller sends next,
-                    // knowing of the refusal or not, is judged on its own.
-                    let lane = appends.insert(append_lane(&local.raft, answers.clone()));
-                    if lane.send(append).await.is_err() {
-                        return Ok(());
-                    }
+                if appends.send((number, request)).await.is_err() {
+                    return Ok(());
                 }
                 None
             }
@@ -218,7 +239,6 @@ where
             return Ok(());
         }
     }
-    Ok(())
 }
 
 async fn answer<E: Env, H, F>(raft: &Raft<E>, handle: H, request: Request<E>) -> Response<E>
@@ -242,23 +262,24 @@ where
     }
 }
 
-/// Feeds appends to Raft in order, and their results to the caller.
+/// Feeds appends to Raft in the order in which they came, many at a time, and their results to the caller.
+///
+/// Not openraft's `stream_append`, which ends with the first append that it refuses and drops those behind
+/// it unanswered: the caller would wait out a deadline for every step of its search for the common prefix.
 fn append_lane<E: Env>(
     raft: &Raft<E>,
     answers: mpsc::Sender<Return<E>>,
 ) -> mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig<E>>)> {
     let (sender, receiver) = mpsc::channel(PIPELINE_DEPTH_MAX);
-    let (numbers, mut numbered) = mpsc::channel(2 * PIPELINE_DEPTH_MAX);
-    let results = raft.stream_append(requests(receiver, numbers));
+    let queued = stream::unfold(receiver, |mut receiver: mpsc::Receiver<_>| async move {
+        receiver.recv().await.map(|next| (next, receiver))
+    });
+    let raft = raft.clone();
     drop(rt::spawn::<E, _>(async move {
-        let mut results = std::pin::pin!(results);
+        let appended = queued.map(|(number, request)| append(raft.clone(), number, request));
+        let mut results = std::pin::pin!(appended.buffered(PIPELINE_DEPTH_MAX));
         while let Some(result) = results.next().await {
-            let Some(number) = numbered.recv().await else { return };
-            let response = match result {
-                Ok(result) => Response::Append(result),
-                Err(fatal) => Response::Unavailable(fatal.to_string()),
-            };
-            if answers.send(Return { number, response }).await.is_err() {
+            if answers.send(result).await.is_err() {
                 return;
             }
         }
@@ -266,16 +287,22 @@ fn append_lane<E: Env>(
     sender
 }
 
-/// The requests of a lane as openraft wants them; their numbers go the other way, in the same order.
-fn requests<E: Env>(
-    receiver: mpsc::Receiver<(u64, AppendEntriesRequest<TypeConfig<E>>)>,
-    numbers: mpsc::Sender<u64>,
-) -> impl Stream<Item = AppendEntriesRequest<TypeConfig<E>>> + Send + 'static {
-    stream::unfold((receiver, numbers), |(mut receiver, numbers)| async move {
-        let (number, request) = receiver.recv().await?;
-        numbers.send(number).await.ok()?;
-        Some((request, (receiver, numbers)))
-    })
+async fn append<E: Env>(
+    raft: Raft<E>,
+    number: u64,
+    request: AppendEntriesRequest<TypeConfig<E>>,
+) -> Return<E> {
+    let previous = request.prev_log_id;
+    let last = request.entries.last().map(|entry| entry.log_id).or(previous);
+    let response = match raft.append_entries(request).await {
+        // openraft turns a conflict into the position it is at, which is where the request began.
+        Ok(AppendEntriesResponse::Conflict) if previous.is_none() => {
+            Response::Unavailable("a conflict before the first entry".to_owned())
+        }
+        Ok(response) => Response::Append(response.into_stream_result(previous, last)),
+        Err(fatal) => Response::Unavailable(fatal.to_string()),
+    };
+    Return { number, response }
 }
 
 /// A snapshot on its way in.

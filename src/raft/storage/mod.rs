@@ -293,7 +293,7 @@ impl<E: Env> SnapshotStore<E> {
     ///
     /// When the disk fails.
     pub async fn save(&self, meta: &SnapshotMeta, data: Arc<[u8]>) -> io::Result<()> {
-        self.writer.save_snapshot(codec::encode_versioned(meta), data).await
+        self.writer.save_snapshot(meta, data).await
     }
 
     /// Reads the snapshot back.

@@ -13,10 +13,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, SNAPSHOT, SNAPSHOT_ROW_BYTES,
-    other,
+    get, other,
 };
+use crate::codec;
 use crate::env::{Env, rt};
-use crate::raft::types::TypeConfig;
+use crate::raft::types::{EntryId, SnapshotMeta, TypeConfig};
 
 /// Writes in one transaction at most.
 const BATCH_WRITES_MAX: usize = 1_024;
@@ -34,6 +35,7 @@ enum Change {
         point: Vec<u8>,
     },
     Snapshot {
+        last: Option<EntryId>,
         meta: Vec<u8>,
         data: Arc<[u8]>,
     },
@@ -116,8 +118,17 @@ impl<E: Env> Writer<E> {
         self.write(Change::Purge { upto, point }).await
     }
 
-    pub(super) async fn save_snapshot(&self, meta: Vec<u8>, data: Arc<[u8]>) -> io::Result<()> {
-        self.write(Change::Snapshot { meta, data }).await
+    pub(super) async fn save_snapshot(
+        &self,
+        meta: &SnapshotMeta,
+        data: Arc<[u8]>,
+    ) -> io::Result<()> {
+        self.write(Change::Snapshot {
+            last: meta.last_log_id,
+            meta: codec::encode_versioned(meta),
+            data,
+        })
+        .await
     }
 
     /// Notes how far the log is committed, to be written along with the next write.
@@ -202,7 +213,14 @@ fn commit(database: &Database, changes: Vec<Change>, committed: Option<Vec<u8>>)
                     meta.insert(KEY_PURGED, point.as_slice()).map_err(other)?;
                     log.retain_in(..=upto, |_, _| false).map_err(other)?;
                 }
-                Change::Snapshot { meta: described, data } => {
+                Change::Snapshot { last, meta: described, data } => {
+                    let present: Option<SnapshotMeta> =
+                        get(&meta, KEY_SNAPSHOT).map_err(io::Error::other)?;
+                    // A snapshot that was built slowly may come after a newer one that was installed
+                    // meanwhile, with which the log it goes with has been purged.
+                    if present.is_some_and(|present| present.last_log_id >= last) {
+                        continue;
+                    }
                     let mut rows = transaction.open_table(SNAPSHOT).map_err(other)?;
                     rows.retain(|_, _| false).map_err(other)?;
                     for (row, chunk) in (0..).zip(data.chunks(SNAPSHOT_ROW_BYTES)) {

@@ -22,6 +22,7 @@ use crate::rng::SeededRng;
 use crate::world::{World, WorldConfig};
 
 mod elect_write_read;
+mod elections;
 mod growth;
 mod leader_kills;
 mod partitions;
@@ -66,6 +67,7 @@ scenarios! {
     ten_minutes: "the ten-minute rule to the microsecond, across leader changes and clocks minutes apart";
     total_crash: "all nodes lose power at once, in the middle of writes, and recover from their disks";
     snapshot_catch_up: "a node that was away past the log's purge point catches up by snapshot";
+    elections: "nodes die in the middle of elections, and the new leader in its first moment";
     growth: "a cluster grows from one node to five while its leaders die";
 }
 
