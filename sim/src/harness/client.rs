@@ -17,6 +17,10 @@ use crate::env::SimEnv;
 /// a stopped server makes it give up.
 pub const PATIENCE: Duration = Duration::from_secs(6);
 
+/// How long a client waits for a connection. A host without power never answers, and a client that waited for it
+/// as long as for an answer would do nothing else.
+pub const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// One client.
 pub struct Client {
     env: SimEnv,
@@ -97,7 +101,7 @@ impl Client {
             Some(kept) if kept.is_ready() => kept,
             _ => {
                 let connected =
-                    rt::timeout::<SimEnv, _>(self.patience, connect(&self.env, addr)).await;
+                    rt::timeout::<SimEnv, _>(CONNECT_PATIENCE, connect(&self.env, addr)).await;
                 connected.flatten().ok_or(NoAnswer::NotSent)?
             }
         };
