@@ -112,6 +112,7 @@ pub mod rt {
 
     use openraft::AsyncRuntime;
     use rand::Rng;
+    use uuid::Uuid;
 
     use super::Env;
 
@@ -146,6 +147,13 @@ pub mod rt {
         future: F,
     ) -> Option<F::Output> {
         E::Runtime::timeout(limit, future).await.ok()
+    }
+
+    /// A random (version 4) UUID.
+    #[must_use]
+    pub fn random_uuid<E: Env>() -> Uuid {
+        let bits = u128::from(random::<E>()) << 64 | u128::from(random::<E>());
+        uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
     }
 
     /// 64 random bits.

@@ -11,8 +11,8 @@ use super::body::Body;
 use super::extract::{BrokerPath, Freshness};
 use super::mgmt::List;
 use super::problem::Problem;
-use super::write::{commit, idempotency_key, new_uuid};
-use crate::env::Env;
+use super::write::{commit, idempotency_key};
+use crate::env::{Env, rt};
 use crate::metadata::{
     BrokerId, BrokerRef, BrokerStatus, Change, Epoch, Host, Port, RackId, RegisterBroker,
     RegisterBrokerRecord, RegistrationChangeBrokerRecord, SecurityProtocol, UnregisterBroker,
@@ -37,7 +37,7 @@ pub(super) async fn register<E: Env>(
     let idempotency = body.idempotency.clone();
     let request: Registration = body.parse()?;
     let change = Change::RegisterBroker(RegisterBroker {
-        uuid: new_uuid::<E>(),
+        uuid: rt::random_uuid::<E>(),
         broker_id: request.broker_id,
         host: request.broker_host,
         port: request.broker_port,

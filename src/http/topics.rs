@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer};
 use super::body::Body;
 use super::extract::{Freshness, TopicPath};
 use super::problem::Problem;
-use super::write::{commit, new_uuid};
-use crate::env::Env;
+use super::write::commit;
+use crate::env::{Env, rt};
 use crate::metadata::{
     BrokerRef, Change, CreatePartition, CreateTopic, LeaderChoice, PartitionId, PartitionRecord,
     TopicName, TopicRecord, Uuid,
@@ -28,7 +28,7 @@ pub(super) async fn create<E: Env>(
 ) -> Result<Response, Problem> {
     let idempotency = body.idempotency.clone();
     let Topic { name } = body.parse()?;
-    let change = Change::CreateTopic(CreateTopic { uuid: new_uuid::<E>(), name });
+    let change = Change::CreateTopic(CreateTopic { uuid: rt::random_uuid::<E>(), name });
     commit(&node, change, idempotency, StatusCode::CREATED).await
 }
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::problem::Problem;
-use crate::env::{Env, rt};
-use crate::metadata::{Change, IdempotencyKey, Uuid};
+use crate::env::Env;
+use crate::metadata::{Change, IdempotencyKey};
 use crate::node::{Node, REQUEST_DEADLINE};
 
 /// The header that makes a retry safe (draft-ietf-httpapi-idempotency-key-header).
@@ -43,10 +43,4 @@ pub(super) async fn commit<E: Env>(
     let applied = node.propose(change, idempotency, REQUEST_DEADLINE).await?;
     let record = applied.outcome?.ok_or_else(Problem::internal)?;
     Ok((success, Json(record)).into_response())
-}
-
-/// A random (version 4) UUID.
-pub(super) fn new_uuid<E: Env>() -> Uuid {
-    let bits = u128::from(rt::random::<E>()) << 64 | u128::from(rt::random::<E>());
-    uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
 }

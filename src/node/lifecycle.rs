@@ -7,7 +7,6 @@ use std::time::Duration;
 use openraft::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft_rt::{Select2, Select3};
-use uuid::Uuid;
 
 use super::join::Refused;
 use super::propose::leader;
@@ -131,9 +130,14 @@ impl<E: Env> Node<E> {
             Some(identity) => identity,
             None => {
                 let founder = options.ensemble.is_empty();
-                let cluster = if founder { random_uuid::<E>() } else { self.identify().await? };
-                let identity =
-                    Identity { cluster, node: options.id, directory: random_uuid::<E>(), founder };
+                let cluster =
+                    if founder { rt::random_uuid::<E>() } else { self.identify().await? };
+                let identity = Identity {
+                    cluster,
+                    node: options.id,
+                    directory: rt::random_uuid::<E>(),
+                    founder,
+                };
                 store.claim(identity).await.map_err(OpenError::Io)?;
                 identity
             }
@@ -279,13 +283,4 @@ impl<E: Env> Node<E> {
     async fn until_stopped(self, work: impl Future<Output = ()> + Send) {
         self.unless_stopped(work).await;
     }
-}
-
-fn random_uuid<E: Env>() -> Uuid {
-    uuid::Builder::from_random_bytes(random_bytes::<E>()).into_uuid()
-}
-
-fn random_bytes<E: Env>() -> [u8; 16] {
-    let (high, low) = (rt::random::<E>(), rt::random::<E>());
-    (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
 }

@@ -5,8 +5,8 @@
 //! - The first frame says who calls whom in which cluster, and in which version of this protocol. A
 //!   connection that reached the wrong node, or another cluster's, is refused before it does harm.
 //! - Frames are bounded by [`FRAME_BYTES_MAX`](super::config::FRAME_BYTES_MAX), snapshots travel in chunks.
-//! - Every request has a deadline. When one passes, the connection is given up: a half-open connection
-//!   must not be waited on twice.
+//! - Every request has a deadline. When one passes and nothing at all has come since the request, the
+//!   connection is given up: a half-open connection must not be waited on twice.
 //!
 //! [`client`] is the calling side and what openraft sends through; [`server`] the answering side;
 //! [`message`] what they say; [`frame`] how it is cut into bytes.
