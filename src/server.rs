@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Router;
 use openraft::AsyncRuntime;
 use openraft_rt::Select2;
 use tokio::sync::watch;
@@ -34,12 +35,37 @@ pub async fn run<E: Env>(node: Node<E>, http_addr: &str) -> Result<(), RunError>
 ///
 /// See [`RunError`].
 pub async fn run_on<E: Env>(node: Node<E>, listener: E::Listener) -> Result<(), RunError> {
+    let router = http::router(node.clone());
+    run_router(node, listener, router).await
+}
+
+/// Like [`run_on`], with a router of the caller's own: a service that embeds a node serves its own routes
+/// beside the API. They live as long as the node, and in whatever environment it does.
+///
+/// ```no_run
+/// # async fn embed(
+/// #     node: yakt::node::Node<yakt::env::TokioEnv>,
+/// #     listener: <yakt::env::TokioEnv as yakt::env::Env>::Listener,
+/// # ) -> Result<(), yakt::node::RunError> {
+/// let greeting = axum::routing::get(|| async { "hello\n" });
+/// let router = yakt::http::router(node.clone()).route("/hello", greeting);
+/// yakt::server::run_router(node, listener, router).await
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// See [`RunError`].
+pub async fn run_router<E: Env>(
+    node: Node<E>,
+    listener: E::Listener,
+    router: Router,
+) -> Result<(), RunError> {
     if let Ok(addr) = listener.local_addr() {
         tracing::info!(node = node.id(), %addr, "serving HTTP");
     }
     let (stop, stopped) = watch::channel(false);
-    let serving =
-        rt::spawn::<E, _>(http::server::serve::<E>(listener, http::router(node.clone()), stopped));
+    let serving = rt::spawn::<E, _>(http::server::serve::<E>(listener, router, stopped));
     let result = node.run().await;
     stop.send_replace(true);
     match E::Runtime::select2(Box::pin(rt::sleep::<E>(DRAIN_LIMIT)), serving).await {

@@ -11,9 +11,9 @@
 //!   and change nothing: after a kill, madsim still runs the dead node's `Drop` code, and a storage
 //!   engine that finished its commit there would turn the crash into a clean shutdown;
 //! - [`SimDisk::inject`] and [`SimDisk::fail_after`] make operations fail, now or in the middle of a
-//!   commit.
+//!   commit; [`SimDisk::rot`] damages what was stored, and [`SimDisk::wipe`] replaces the disk.
 //!
-//! Left out: directories and renames (a created file exists for good), bit rot, and time, which
+//! Left out: directories and renames (a created file exists until the disk is replaced), and time, which
 //! [`crate::SimEnv`] adds where work is done on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::rng::{SeededRng, draw_duration};
+use crate::rng::{SeededRng, draw_below, draw_duration};
 use crate::trace::Trace;
 
 mod file;
@@ -37,7 +37,7 @@ mod tests;
 
 pub use self::file::SimFile;
 
-use self::image::Image;
+use self::image::{Image, SECTOR_BYTES};
 
 /// How long synchronous work on a disk takes, unless set: a fast SSD with the odd hiccup.
 const LATENCY_DEFAULT: Range<Duration> = Duration::from_micros(100)..Duration::from_millis(2);
@@ -95,6 +95,34 @@ pub struct DiskStats {
     pub bytes_written: u64,
 }
 
+/// What a power loss did to the changes that were not synced, judged by the bytes it left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CrashReport {
+    /// How many changes were not synced.
+    pub unsynced: usize,
+    /// Whether some of them left a mark.
+    pub kept_some: bool,
+    /// Whether something of them is missing.
+    pub lost_some: bool,
+}
+
+impl CrashReport {
+    /// Whether the disk now holds neither what was synced nor what was written, but something between:
+    /// the power loss tore or reordered writes, or cut them off half-way.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.kept_some && self.lost_some
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            unsynced: self.unsynced + other.unsynced,
+            kept_some: self.kept_some || other.kept_some,
+            lost_some: self.lost_some || other.lost_some,
+        }
+    }
+}
+
 /// A cheap-to-clone handle on one host's disk.
 #[derive(Clone)]
 pub struct SimDisk {
@@ -114,6 +142,8 @@ struct State {
     files: BTreeMap<String, Entry>,
     /// The incarnation whose handles work.
     incarnation: u64,
+    /// Whether that incarnation runs: booted, and not fenced since.
+    live: bool,
     handle_last: u64,
     faults: BTreeSet<FaultKind>,
     /// The fault to inject at the n-th further change or sync.
@@ -146,6 +176,7 @@ impl SimDisk {
                 rng: SeededRng::new(seed),
                 files: BTreeMap::new(),
                 incarnation: 0,
+                live: false,
                 handle_last: 0,
                 faults: BTreeSet::new(),
                 fuse: None,
@@ -162,27 +193,77 @@ impl SimDisk {
     pub fn boot(&self) -> DiskIncarnation {
         let mut state = self.lock();
         state.incarnation += 1;
+        state.live = true;
         state.powerless = false;
         DiskIncarnation(state.incarnation)
     }
 
     /// From now on no handle works, until [`Self::boot`]. What was written stays in the cache.
     pub fn fence(&self) {
-        self.lock().incarnation += 1;
+        let mut state = self.lock();
+        state.incarnation += 1;
+        state.live = false;
         self.trace.record(format_args!("disk fence {}", self.host));
     }
 
-    /// Fences, and decides what the power loss leaves of the unsynced changes.
-    pub fn crash(&self, rng: &mut impl Rng, mode: CrashMode) {
+    /// Fences, decides what the power loss leaves of the unsynced changes, and tells.
+    pub fn crash(&self, rng: &mut impl Rng, mode: CrashMode) -> CrashReport {
         self.fence();
         let mut state = self.lock();
-        for entry in state.files.values_mut() {
-            entry.image.crash(rng, mode);
-        }
+        let crashes = state.files.values_mut().map(|entry| entry.image.crash(rng, mode));
+        let report = crashes.fold(CrashReport::default(), CrashReport::and);
         // The machine goes with its faults: a fuse set for this incarnation must not hit the next one.
         state.fuse = None;
         state.powerless = false;
-        self.trace.record(format_args!("disk crash {} {mode:?}", self.host));
+        self.trace.record(format_args!("disk crash {} {mode:?} {report:?}", self.host));
+        report
+    }
+
+    /// Flips up to `bits` different bits at random places, in what programs read from the cache as well
+    /// as in what a crash leaves; returns how many. Only stored, settled data rots:
+    ///
+    /// - sectors with unsynced changes are left alone, as a sync would heal them, and so are those that the
+    ///   last two syncs wrote: rot takes time, and a storage engine that finds rot in its last transaction
+    ///   after a crash can do no better than to take it for torn by that crash;
+    /// - sectors of zeros are left alone: a file that grew without being written has a hole there, which is
+    ///   stored nowhere. This spares files that say something by their length alone, too.
+    ///
+    /// All other sectors of all files are as likely as each other, whatever they mean to their owner.
+    pub fn rot(&self, rng: &mut impl Rng, bits: u64) -> u64 {
+        let mut state = self.lock();
+        let mut places = Vec::new();
+        for (file, entry) in state.files.values().enumerate() {
+            places.extend(entry.image.settled_sectors().map(|sector| (file, sector)));
+        }
+        let mut flipped = BTreeSet::new();
+        for _ in 0..if places.is_empty() { 0 } else { bits } {
+            let place = usize::try_from(draw_below(rng, places.len() as u64)).unwrap_or(0);
+            let bit = usize::try_from(draw_below(rng, SECTOR_BYTES as u64 * 8)).unwrap_or(0);
+            flipped.insert((places[place], bit));
+        }
+        for ((file, sector), bit) in &flipped {
+            if let Some((path, entry)) = state.files.iter_mut().nth(*file) {
+                entry.image.flip(*sector, *bit);
+                self.trace.record(format_args!("disk rot {}:{path} {sector}/{bit}", self.host));
+            }
+        }
+        flipped.len() as u64
+    }
+
+    /// Replaces the disk by a new, empty one: files, faults, fuse and set latency are gone. Counters go on.
+    ///
+    /// # Panics
+    ///
+    /// If an incarnation uses the disk: [`Self::fence`] or [`Self::crash`] it first.
+    pub fn wipe(&self) {
+        let mut state = self.lock();
+        assert!(!state.live, "{}'s disk is in use: nobody pulls it out", self.host);
+        state.files.clear();
+        state.faults.clear();
+        state.fuse = None;
+        state.powerless = false;
+        state.latency = LATENCY_DEFAULT;
+        self.trace.record(format_args!("disk wipe {}", self.host));
     }
 
     /// Opens, or creates, the file at `path` for exclusive use by `incarnation`.

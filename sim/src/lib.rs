@@ -9,7 +9,7 @@
 //! | [`world`] | hosts and the processes on them | kill, power loss, pause |
 //! | [`mod@env`] | what one process on one host sees | being fenced off when it dies |
 //! | [`net`] | TCP between hosts | partitions, one-way blocks, resets, half-open connections |
-//! | [`disk`] | files under a storage engine | lost and torn writes, failing operations, full disks |
+//! | [`disk`] | files under a storage engine | lost and torn writes, failing operations, full disks, bit rot |
 //! | [`clock`] | one host's wall clock | offset, drift, jumps |
 //! | [`runtime`] | openraft's runtime on madsim | scheduling order, drawn from the seed |
 //! | [`trace`] | what happened, line by line, and its hash | |
@@ -48,6 +48,8 @@ pub mod harness;
 #[cfg(madsim)]
 pub mod net;
 #[cfg(madsim)]
+pub mod report;
+#[cfg(madsim)]
 pub mod rng;
 #[cfg(madsim)]
 pub mod runtime;
@@ -59,7 +61,7 @@ pub mod world;
 #[cfg(madsim)]
 pub use self::{
     clock::HostClock,
-    disk::{CrashMode, FaultKind, SimDisk, SimFile},
+    disk::{CrashMode, CrashReport, FaultKind, SimDisk, SimFile},
     env::SimEnv,
     net::{Network, SimListener, SimStream},
     runtime::{SimRuntime, simulate},

@@ -107,6 +107,7 @@ struct State {
     /// Tasks to wake once the lock is released.
     wake: Vec<Waker>,
     id_last: u64,
+    stalled_writes: u64,
 }
 
 impl Network {
@@ -125,6 +126,7 @@ impl Network {
                 waiters: BTreeMap::new(),
                 wake: Vec::new(),
                 id_last: 0,
+                stalled_writes: 0,
             })),
         }
     }

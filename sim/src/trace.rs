@@ -16,6 +16,12 @@ use madsim::time::TimeHandle;
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
+/// The 64-bit FNV-1a hash of `bytes`.
+#[must_use]
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
+}
+
 /// A cheap-to-clone handle on one simulation's event trace.
 #[derive(Clone)]
 pub struct Trace {

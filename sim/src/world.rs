@@ -28,7 +28,7 @@ use madsim::task::{JoinHandle, NodeId};
 use rand::Rng;
 
 use crate::clock::HostClock;
-use crate::disk::{CrashMode, SimDisk};
+use crate::disk::{CrashMode, CrashReport, SimDisk};
 use crate::env::SimEnv;
 use crate::net::{HostName, NetConfig, Network};
 use crate::rng::{SeededRng, SimRng};
@@ -174,14 +174,16 @@ impl World {
 
     /// The power of `host` fails, and what was not synced is lost as `mode` says. The host stays dark
     /// until [`Self::start`].
-    pub fn crash(&self, host: &str, mode: CrashMode) {
+    #[expect(clippy::must_use_candidate, reason = "it is called for what it does")]
+    pub fn crash(&self, host: &str, mode: CrashMode) -> CrashReport {
         self.trace.record(format_args!("crash {host}"));
         let (disk, process, mut rng) = self.with_host(host, |host, rng| {
             (host.disk.clone(), host.process.take(), SeededRng::fork(rng))
         });
-        disk.crash(&mut rng, mode);
+        let report = disk.crash(&mut rng, mode);
         self.net.crash_host(host);
         self.drop_tasks(process);
+        report
     }
 
     /// Stops the process on `host` where it is, as `SIGSTOP` or a long garbage collection would. Its

@@ -5,8 +5,10 @@
 //! | `yakt node` | runs one node |
 //! | `yakt up` | runs a whole cluster on this machine |
 //! | `yakt status` | shows what a node knows about its cluster |
+//! | `yakt remove` | removes a node from its cluster |
+//! | `yakt transfer` | makes a node the leader |
 //!
-//! `up` and `status` are programs about nodes, on real tokio; only `node` runs one.
+//! All but `node` are programs about nodes, on real tokio; only `node` runs one.
 
 #![expect(clippy::disallowed_methods, reason = "never simulated: it runs and asks real processes")]
 
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod client;
+mod members;
 mod node;
 mod status;
 mod up;
@@ -35,6 +38,10 @@ enum Command {
     Up(up::Args),
     /// Show what a node knows about its cluster
     Status(status::Args),
+    /// Remove a node from its cluster
+    Remove(members::RemoveArgs),
+    /// Make a node the leader of its cluster
+    Transfer(members::TransferArgs),
 }
 
 /// What went wrong, for a person.
@@ -50,6 +57,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Node(args) => runtime.block_on(node::run(args)),
         Command::Up(args) => runtime.block_on(up::run(args)),
         Command::Status(args) => runtime.block_on(status::run(args)),
+        Command::Remove(args) => runtime.block_on(members::remove(args)),
+        Command::Transfer(args) => runtime.block_on(members::transfer(args)),
     };
     // A disk write under way on a blocking thread is finished or not; either way the file survives it.
     runtime.shutdown_background();

@@ -3,6 +3,8 @@
 use comfy_table::presets;
 use comfy_table::{CellAlignment, Table};
 
+use yakt::node::ClusterStatus;
+
 use super::{Failure, client};
 
 /// Show what a node knows about its cluster.
@@ -23,6 +25,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         println!("{}", serde_json::to_string_pretty(&cluster)?);
         return Ok(());
     }
+    print(&cluster)
+}
+
+/// Shows `cluster` as a table.
+pub(super) fn print(cluster: &ClusterStatus) -> Result<(), Failure> {
     let or_dash =
         |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     match cluster.cluster_id {

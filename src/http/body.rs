@@ -25,8 +25,7 @@ impl<R> Body<R> {
     /// The fields as a `T`. Fields that `T` does not know are ignored: a record that was read may be sent
     /// back whole, server-set fields included.
     pub(super) fn parse<T: DeserializeOwned>(self) -> Result<T, Problem> {
-        T::deserialize(self.fields)
-            .map_err(|error| Problem::bad_request("invalid_field", error.to_string()))
+        parse(self.fields)
     }
 }
 
@@ -35,16 +34,47 @@ impl<E: Env, R: Fields> FromRequest<Node<E>> for Body<R> {
 
     async fn from_request(request: Request, _node: &Node<E>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        check_content_type(&parts.headers)?;
-        let bytes = rt::timeout::<E, _>(REQUEST_DEADLINE, collect(&parts.headers, body)).await;
-        let bytes =
-            bytes.ok_or_else(|| Problem::request_timeout("the body did not arrive in time"))??;
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| Problem::bad_request("malformed_json", error.to_string()))?;
+        let value = read_json::<E>(&parts.headers, body).await?;
         let idempotency = write::idempotency_key(&parts.headers, parts.uri.path(), &value)?;
         let fields = unwrap_envelope::<R>(value)?;
         Ok(Self { fields, idempotency, record: std::marker::PhantomData })
     }
+}
+
+/// A request that is about no record: a JSON object that says what a `T` needs.
+pub(super) struct Plain<T>(pub(super) T);
+
+impl<E: Env, T: DeserializeOwned> FromRequest<Node<E>> for Plain<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _node: &Node<E>) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let value = read_json::<E>(&parts.headers, body).await?;
+        if !value.is_object() {
+            return Err(not_an_object());
+        }
+        parse(value).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    T::deserialize(value).map_err(|error| Problem::bad_request("invalid_field", error.to_string()))
+}
+
+fn not_an_object() -> Problem {
+    Problem::bad_request("invalid_body", "the body must be a JSON object")
+}
+
+async fn read_json<E: Env>(
+    headers: &header::HeaderMap,
+    body: axum::body::Body,
+) -> Result<Value, Problem> {
+    check_content_type(headers)?;
+    let bytes = rt::timeout::<E, _>(REQUEST_DEADLINE, collect(headers, body)).await;
+    let bytes =
+        bytes.ok_or_else(|| Problem::request_timeout("the body did not arrive in time"))??;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::bad_request("malformed_json", error.to_string()))
 }
 
 fn check_content_type(headers: &header::HeaderMap) -> Result<(), Problem> {
@@ -77,7 +107,7 @@ async fn collect(headers: &header::HeaderMap, body: axum::body::Body) -> Result<
 /// The fields in `value`, which are all of it, or those in a record's envelope.
 fn unwrap_envelope<R: Fields>(value: Value) -> Result<Value, Problem> {
     let Value::Object(mut object) = value else {
-        return Err(Problem::bad_request("invalid_body", "the body must be a JSON object"));
+        return Err(not_an_object());
     };
     if !object.get("fields").is_some_and(Value::is_object) {
         return Ok(Value::Object(object));

@@ -8,6 +8,7 @@ use super::problem::Problem;
 use crate::env::Env;
 use crate::metadata::{BrokerRef, Timestamp};
 use crate::node::{Consistency, Node};
+use crate::raft::NodeId;
 
 /// `?consistency=linearizable` (the default) or `?consistency=stale`.
 pub(super) struct Freshness(pub(super) Consistency);
@@ -75,6 +76,19 @@ impl<E: Env> FromRequestParts<Node<E>> for OffsetPath {
             format!("{text:?} is not an offset: a number of seconds, as an earlier answer gave it")
         };
         offset.map(Self).ok_or_else(|| Problem::bad_request("invalid_path", detail()))
+    }
+}
+
+/// A member of the cluster in a path: its id.
+pub(super) struct MemberPath(pub(super) NodeId);
+
+impl<E: Env> FromRequestParts<Node<E>> for MemberPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, node: &Node<E>) -> Result<Self, Problem> {
+        let text = path_text(parts, node).await?;
+        let detail = || format!("{text:?} is not a node's id");
+        text.parse().map(Self).map_err(|_| Problem::bad_request("invalid_path", detail()))
     }
 }
 

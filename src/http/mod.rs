@@ -1,4 +1,4 @@
-//! The HTTP API: ten endpoints of the original system, and a few to look at the node itself.
+//! The HTTP API: ten endpoints of the original system, and a few about the node and its cluster.
 //!
 //! [`router`] gives an axum [`Router`] whose handlers do no I/O of their own: they parse a request into
 //! a [`Change`](crate::metadata::Change) or a read, ask the [`Node`], and render the answer. [`server`]
@@ -17,7 +17,7 @@
 //! | `topics` | `/create_topic` `/get_topic_by_name/{name}` `/create_partition` |
 //! | `producers` | `/register_producer` |
 //! | `mgmt` | `/broker_mgmt/{offset}` `/client_mgmt/{offset}` |
-//! | `cluster` | `/cluster` `/healthz` `/readyz` |
+//! | `cluster` | `/cluster` `/cluster/nodes/{id}` `/cluster/leader` `/cluster/snapshot` `/healthz` `/readyz` |
 //! | `metrics` | `/metrics` |
 //! | `openapi` | `/openapi.json` |
 
@@ -65,7 +65,7 @@ pub fn router<E: Env>(node: Node<E>) -> Router {
 }
 
 /// Every path, and who answers which method there. A list, so that a test can hold `openapi.json` to it.
-fn routes<E: Env>() -> [(&'static str, MethodRouter<Node<E>>); 16] {
+fn routes<E: Env>() -> [(&'static str, MethodRouter<Node<E>>); 19] {
     [
         ("/register_broker", post(brokers::register::<E>)),
         ("/update_broker", post(brokers::update::<E>).put(brokers::update::<E>)),
@@ -82,6 +82,9 @@ fn routes<E: Env>() -> [(&'static str, MethodRouter<Node<E>>); 16] {
         ("/broker_mgmt/{previous_offset}", get(mgmt::brokers::<E>)),
         ("/client_mgmt/{previous_offset}", get(mgmt::clients::<E>)),
         ("/cluster", get(cluster::status::<E>)),
+        ("/cluster/nodes/{id}", delete(cluster::remove::<E>)),
+        ("/cluster/leader", post(cluster::transfer::<E>)),
+        ("/cluster/snapshot", post(cluster::snapshot::<E>)),
         ("/healthz", get(cluster::healthy)),
         ("/readyz", get(cluster::ready::<E>)),
         ("/metrics", get(metrics::metrics::<E>)),

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::metadata::{Rejection, RejectionKind};
-use crate::node::{ProposeError, ReadError};
+use crate::node::{MemberError, ProposeError, ReadError, SnapshotError};
 
 /// Seconds after which a client may usefully try again: an election has ended by then.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -56,6 +56,10 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
     }
 
+    fn starting() -> Self {
+        Self::unavailable("starting", "this node has not joined its cluster yet")
+    }
+
     /// A bug of ours. Says no more than that.
     pub(super) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this should not have happened")
@@ -99,9 +103,41 @@ impl From<ReadError> for Problem {
                 "no_leader",
                 "no leader could be reached; ?consistency=stale reads what this node has",
             ),
-            ReadError::Starting => {
-                Self::unavailable("starting", "this node has not joined its cluster yet")
+            ReadError::Starting => Self::starting(),
+        }
+    }
+}
+
+impl From<MemberError> for Problem {
+    fn from(error: MemberError) -> Self {
+        let detail = error.to_string();
+        match error {
+            MemberError::UnknownMember(_) => Self::not_found("unknown_member", detail),
+            MemberError::LastVoter(_) => Self::new(StatusCode::CONFLICT, "last_voter", detail),
+            MemberError::NotVoter(_) => Self::new(StatusCode::CONFLICT, "not_a_voter", detail),
+            MemberError::NoLeader => {
+                Self::unavailable("no_leader", "no leader could be reached; nothing was changed")
             }
+            MemberError::NotNow(_) => {
+                Self::unavailable("not_now", format!("{detail}; nothing was changed"))
+            }
+            MemberError::Unknown => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "outcome_unknown",
+                "the change may have been made or may yet be; ask again, or look at /cluster",
+            ),
+            MemberError::Starting => Self::starting(),
+        }
+    }
+}
+
+impl From<SnapshotError> for Problem {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Unknown => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", error.to_string())
+            }
+            SnapshotError::Starting => Self::starting(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 
-use super::join::ADMIT_LIMIT;
+use super::join::{ADMIT_LIMIT, RETAIN};
 use super::propose::leader;
 use super::{Node, Running, clock};
 use crate::env::{Env, rt};
@@ -51,7 +51,7 @@ impl<E: Env> Node<E> {
         };
         let Some(voters) = target else { return };
         let Ok(_one_at_a_time) = self.inner.membership.try_lock() else { return };
-        let change = running.raft.change_membership(voters, true);
+        let change = running.raft.change_membership(voters, RETAIN);
         if !matches!(rt::timeout::<E, _>(ADMIT_LIMIT, change).await, Some(Ok(_))) {
             tracing::debug!("the membership stays joint for now");
         }

@@ -3,7 +3,22 @@
 //! A new node first asks any member which cluster this is, writes that down, and starts with an empty log.
 //! Then it asks to join until it is a voter: the leader adds it as a learner, waits until it has caught up,
 //! and makes it a voter (Raft §6; the dissertation §4.2). Asking again is harmless, so a leader that dies half-way is
-//! no trouble. A member that starts under other addresses makes them known in the same way.
+//! no trouble. A member that starts under other addresses makes them known in the same way, and so does one
+//! that was removed while it did not run: it keeps its log, and becomes a member again.
+//!
+//! # A new directory under an old id
+//!
+//! As long as a node is a member with one data directory, nobody joins under its id with another: the vote that
+//! it may have given in this term is in the old one, and an emptied node could give it a second time. Once its
+//! removal is committed (see `members`), the id is free, and safe to take, because no vote is counted twice:
+//!
+//! 1. The removal is in the logs of a majority of the old voters, and its end in those of the new ones. A
+//!    candidate that knows nothing of it is refused by them for its shorter log (Raft §5.4.1), so nobody wins an
+//!    election by a vote of the old directory any more.
+//! 2. The new directory votes only as a voter, which it becomes after it has caught up: by then it has seen the
+//!    term of the leader that admits it, and grants its vote in later terms only.
+//! 3. Should a process on the old directory still run, it is not taken for the new one: members' connections say
+//!    which directory they mean, and it refuses them. If it asks to join, it is refused in turn.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +28,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use uuid::Uuid;
 
 use super::propose::leader;
-use super::{Node, Running};
+use super::{Node, RETRY_PAUSE, Running};
 use crate::env::{Env, rt};
 use crate::raft::network::client::{Channel, Target};
 use crate::raft::network::message::{Request, Response};
@@ -37,6 +52,15 @@ const IDENTIFY_LIMIT: Duration = Duration::from_secs(1);
 /// Pause between two attempts to join.
 const JOIN_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a node that was a member when it stopped waits for a leader to call before it asks: longer than a
+/// leader's pause between two attempts at a node that is away.
+const CALL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Whether a voter that a change leaves out goes on as a learner: never. No change here takes a voter's vote and
+/// keeps the node; and a removal that its leader did not live to complete is completed by the next change,
+/// whichever that is.
+pub(super) const RETAIN: bool = false;
+
 /// A request that will never be granted.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -51,7 +75,9 @@ impl<E: Env> Node<E> {
                 let channel = Channel::new(self.inner.env.clone(), target);
                 match channel.call(Request::Identify, IDENTIFY_LIMIT).await {
                     Ok(Response::Cluster(cluster)) => return Ok(cluster),
-                    Ok(Response::Refused(reason)) => return Err(Refused(reason)),
+                    Ok(Response::Refused(reason) | Response::Misdirected(reason)) => {
+                        return Err(Refused(reason));
+                    }
                     Ok(_) => {}
                     Err(error) => tracing::debug!(%addr, %error, "waiting for the ensemble"),
                 }
@@ -61,10 +87,21 @@ impl<E: Env> Node<E> {
     }
 
     /// Asks to be a voter under this node's present addresses until it is one.
+    ///
+    /// That its own log says so is not enough: it may have been removed since. A member is called by its leader
+    /// soon after it starts; one that is not has to ask.
     pub(super) async fn join(&self, running: &Running<E>) -> Result<(), Refused> {
         let peer = self.peer(running);
+        if self.is_member_as(running, &peer) {
+            let called = async {
+                while !self.knows_live_leader(running) {
+                    rt::sleep::<E>(RETRY_PAUSE).await;
+                }
+            };
+            let _ = rt::timeout::<E, _>(CALL_LIMIT, called).await;
+        }
         loop {
-            if self.is_member_as(running, &peer) {
+            if self.is_member_as(running, &peer) && self.knows_live_leader(running) {
                 return Ok(());
             }
             if leader(running) == Some(self.id()) {
@@ -81,7 +118,9 @@ impl<E: Env> Node<E> {
                     Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };
                 match channel.call(request, JOIN_LIMIT).await {
                     Ok(Response::Joined) => return Ok(()),
-                    Ok(Response::Refused(reason)) => return Err(Refused(reason)),
+                    Ok(Response::Refused(reason) | Response::Misdirected(reason)) => {
+                        return Err(Refused(reason));
+                    }
                     Ok(answer) => tracing::debug!(?answer, "not joined yet"),
                     Err(error) => tracing::debug!(%error, "not joined yet"),
                 }
@@ -99,7 +138,7 @@ impl<E: Env> Node<E> {
     }
 
     /// The leader's address first, if known, then where other members may be.
-    fn member_addrs(&self, running: &Running<E>) -> Vec<String> {
+    pub(super) fn member_addrs(&self, running: &Running<E>) -> Vec<String> {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
         let members = metrics.membership_config.membership();
@@ -144,8 +183,11 @@ impl<E: Env> Node<E> {
     /// The next step towards node `node` being a voter at `peer`, as far as it is not one already. What
     /// counts is what is committed: another leader may undo the rest.
     async fn admit_now(&self, running: &Running<E>, node: NodeId, peer: Peer) -> Response<E> {
+        // What a new leader has not applied yet may be the removal of the node that it would refuse the id for.
+        let Some((_, image)) = self.barrier(running).await else {
+            return Response::NotLeader(leader(running));
+        };
         let (known, voter, clash) = {
-            let image = running.images.borrow();
             let membership = image.membership.membership();
             let clash =
                 membership.nodes().find(|(id, other)| **id != node && other.raft == peer.raft);
@@ -161,7 +203,7 @@ impl<E: Env> Node<E> {
             // Its vote and its log are gone with its old directory; letting it vote again under the same id
             // could elect two leaders in a term (KIP-853).
             return Response::Refused(format!(
-                "node {node} is a member with another data directory; give the new node an id of its own"
+                "node {node} is a member with another data directory; remove that member first, or give the new node an id of its own"
             ));
         }
         let steps = async {
@@ -169,15 +211,16 @@ impl<E: Env> Node<E> {
                 // Not blocking: it would wait for a node that may be dead by now.
                 None => drop(running.raft.add_learner(node, peer, false).await?),
                 Some(known) if known != peer => {
-                    let moved = ChangeMembers::SetNodes(BTreeMap::from([(node, peer)]));
-                    drop(running.raft.change_membership(moved, true).await?);
+                    let moved = ChangeMembers::SetNodes(BTreeMap::from([(node, peer.clone())]));
+                    drop(running.raft.change_membership(moved, RETAIN).await?);
+                    drop(running.network.control(node, &peer));
                 }
                 Some(_) => {}
             }
             if !voter {
                 caught_up(running, node).await;
                 let promoted = ChangeMembers::AddVoterIds([node].into());
-                drop(running.raft.change_membership(promoted, true).await?);
+                drop(running.raft.change_membership(promoted, RETAIN).await?);
             }
             Ok::<_, openraft::errors::RaftError<_, openraft::errors::ClientWriteError<_>>>(())
         };
@@ -195,7 +238,7 @@ fn is_voter(membership: &openraft::Membership<NodeId, Peer>, node: NodeId) -> bo
 
 /// Waits until `node` holds all that was committed when it was asked about: voting with less, it would hold
 /// up every commit until it had (the dissertation §4.2.1).
-async fn caught_up<E: Env>(running: &Running<E>, node: NodeId) {
+pub(super) async fn caught_up<E: Env>(running: &Running<E>, node: NodeId) {
     let mut metrics = running.raft.metrics();
     let goal = metrics.borrow_watched().local_committed;
     loop {

@@ -45,6 +45,9 @@ pub enum RunError {
     /// The cluster will not have it.
     #[error("the cluster refused this node: {0}")]
     Refused(String),
+    /// It was a member, and is no more.
+    #[error("node {0} was removed from the cluster; started again, it would ask to join anew")]
+    Removed(NodeId),
     /// Raft stopped: its disk failed, or it found a state that must not be.
     #[error("consensus stopped: {0}")]
     Fatal(String),
@@ -84,6 +87,7 @@ impl<E: Env> Node<E> {
             heard: running.heard.clone(),
             stop: self.inner.stop.subscribe(),
             raft: running.raft.clone(),
+            observer: self.inner.options.observer.clone(),
         };
         let node = self.clone();
         let serving = rt::spawn::<E, _>(self.clone().until_stopped(server::serve(
@@ -146,13 +150,14 @@ impl<E: Env> Node<E> {
         let listener = listener
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
-        let (log, snapshots) = store.into_parts().await?;
+        let (log, snapshots) = store.into_parts(options.observer.clone()).await?;
         let (state_machine, images) = StateMachine::new(snapshots, options.observer.clone());
         let network = Network::new(
             env.clone(),
             options.id,
             identity.cluster,
             options.raft.snapshot_chunk_bytes,
+            options.observer.clone(),
         );
         let config =
             raft_config(&options.raft).map_err(|error| RunError::Options(error.to_string()))?;
@@ -170,7 +175,7 @@ impl<E: Env> Node<E> {
     async fn work(&self, running: &Running<E>) -> RunError {
         let entering = async {
             match self.enter(running).await {
-                Ok(()) => std::future::pending().await,
+                Ok(()) => self.stay(running).await,
                 Err(error) => error,
             }
         };
@@ -209,6 +214,10 @@ impl<E: Env> Node<E> {
                 None => Response::Unavailable("this node is starting".to_owned()),
             },
             Request::Join { node, peer, passed_on } => self.admit(node, peer, passed_on).await,
+            Request::Member { node, directory } => self.answer_doubt(node, directory).await,
+            change @ (Request::Remove { .. } | Request::HandOver { .. }) => {
+                self.change_here(change).await
+            }
             _ => Response::Refused("not a question for a node".to_owned()),
         }
     }
@@ -229,29 +238,32 @@ impl<E: Env> Node<E> {
 
     /// Makes another voter the leader before this one leaves, so that clients need not wait out an
     /// election timeout (the dissertation §3.10). Best effort: without it the cluster elects as after a crash.
-    async fn hand_over(&self, running: &Running<E>) {
+    pub(super) async fn hand_over(&self, running: &Running<E>) {
         let deadline = rt::now::<E>() + HANDOVER_LIMIT;
         let mut tried = BTreeSet::new();
         while leader(running) == Some(self.id()) && rt::now::<E>() < deadline {
             let Some(heir) = self.heir(running, &tried) else { return };
             tried.insert(heir);
-            tracing::info!(heir, "handing over");
-            if running.raft.trigger().transfer_leader(heir).await.is_err() {
-                return;
-            }
-            let handed_over = async {
-                let mut metrics = running.raft.server_metrics();
-                while metrics.borrow_watched().current_leader.is_none_or(|known| known == self.id())
-                {
-                    if metrics.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            if rt::timeout::<E, _>(HANDOVER_ATTEMPT, handed_over).await.is_some() {
-                return;
-            }
+            self.hand_over_to(running, heir).await;
         }
+    }
+
+    /// Asks `heir` to take over, and gives it [`HANDOVER_ATTEMPT`] for it. From then on this leader takes no
+    /// writes and is silent: if the heir does not take over, another voter will, or this one again.
+    pub(super) async fn hand_over_to(&self, running: &Running<E>, heir: NodeId) {
+        tracing::info!(heir, "handing over");
+        if running.raft.trigger().transfer_leader(heir).await.is_err() {
+            return;
+        }
+        let handed_over = async {
+            let mut metrics = running.raft.server_metrics();
+            while metrics.borrow_watched().current_leader.is_none_or(|known| known == self.id()) {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = rt::timeout::<E, _>(HANDOVER_ATTEMPT, handed_over).await;
     }
 
     /// Of the other voters that were not tried yet, the one with the longest log.

@@ -5,6 +5,8 @@
 //! - [`Node::propose`] makes a change, wherever it is asked: on the leader directly, elsewhere by asking the
 //!   leader. [`Node::read`] gives the metadata to read from.
 //! - [`Node::status`] is what it knows about the cluster.
+//! - [`Node::remove_member`], [`Node::transfer_leader`] and [`Node::take_snapshot`] are what an operator asks for.
+//!   Members join by themselves, when they start.
 //!
 //! A `Node` answers before, while and after it runs; without a cluster to speak of it says so.
 
@@ -19,7 +21,8 @@ use crate::metadata::Timestamp;
 use crate::raft::config::RaftOptions;
 use crate::raft::network::server::LeaderHeard;
 use crate::raft::network::{Network, message::ReadIndex};
-use crate::raft::state_machine::{Image, Images, Observer};
+use crate::raft::observe::Observer;
+use crate::raft::state_machine::{Image, Images};
 use crate::raft::storage::{Identity, LogStore};
 use crate::raft::{NodeId, Peer, Raft};
 
@@ -28,14 +31,19 @@ mod coalesce;
 mod duties;
 mod join;
 mod lifecycle;
+mod members;
 mod propose;
 mod read;
+mod removed;
+mod snapshot;
 mod status;
 
 use coalesce::Coalesce;
 pub use lifecycle::RunError;
+pub use members::MemberError;
 pub use propose::ProposeError;
 pub use read::{Consistency, ReadError, TIME_RESOLUTION};
+pub use snapshot::SnapshotError;
 pub use status::{ClusterStatus, MemberStatus, Role};
 
 /// How long a client's request may take before it is answered, whatever the cluster does. An election
@@ -63,7 +71,7 @@ pub struct NodeOptions {
     pub data: PathBuf,
     /// Raft's settings.
     pub raft: RaftOptions,
-    /// Who is shown every step of the state machine, if anyone.
+    /// Who is shown every step of this node, if anyone.
     pub observer: Option<Observer>,
 }
 

@@ -158,6 +158,9 @@ impl<E: Env> Node<E> {
         let call = Box::pin(channel.call(request, limit));
         let deposed = Box::pin(self.leader_is_not(running, leader));
         match E::Runtime::select2(call, deposed).await {
+            // Whoever answers at the leader's address is another: a new node on a new disk, say. That is this
+            // node's mistake, and no answer to whom it asks for.
+            Select2::First(Ok(Response::Misdirected(_))) => Err(not_sent()),
             Select2::First(answer) => answer,
             Select2::Second(()) => {
                 Err(CallError::Lost(std::io::ErrorKind::ConnectionAborted.into()))

@@ -44,7 +44,7 @@ pub enum ReadError {
     Starting,
 }
 
-type Frozen<E> = Arc<Image<rt::Instant<E>>>;
+pub(super) type Frozen<E> = Arc<Image<rt::Instant<E>>>;
 
 impl<E: Env> Node<E> {
     /// The metadata to read from.
@@ -107,7 +107,7 @@ impl<E: Env> Node<E> {
 
     /// Waits until this node has applied all that was committed when it was asked, and returns the
     /// leader's reading of cluster time with what it applied. `None` when no leader proved itself.
-    async fn barrier(&self, running: &Running<E>) -> Option<(Timestamp, Frozen<E>)> {
+    pub(super) async fn barrier(&self, running: &Running<E>) -> Option<(Timestamp, Frozen<E>)> {
         let node = self.clone();
         let round = move || {
             let node = node.clone();

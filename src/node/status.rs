@@ -149,4 +149,11 @@ impl<E: Env> Node<E> {
         (silence <= self.inner.options.raft.election_timeout_max * LEADER_SILENCE_MAX)
             .then_some(leader)
     }
+
+    /// Whether a leader gave a sign of life lately.
+    pub(super) fn knows_live_leader(&self, running: &Running<E>) -> bool {
+        let metrics = running.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        self.live_leader(running, &metrics).is_some()
+    }
 }

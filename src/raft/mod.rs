@@ -17,6 +17,7 @@
 mod cluster_clock;
 pub mod config;
 pub mod network;
+pub mod observe;
 pub mod state_machine;
 pub mod storage;
 mod types;

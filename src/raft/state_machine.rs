@@ -16,8 +16,9 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
 use super::cluster_clock::ClusterClock;
+use super::observe::{Observer, Step};
 use super::storage::SnapshotStore;
-use super::types::{EntryId, LogEntry, Membership, NodeId, Peer, Reply, SnapshotMeta, TypeConfig};
+use super::types::{EntryId, Membership, NodeId, Peer, Reply, SnapshotMeta, TypeConfig};
 use crate::env::{Env, rt};
 use crate::metadata::{State, Timestamp};
 
@@ -39,26 +40,6 @@ pub struct Image<I> {
 
 /// The newest image, to be read or waited for.
 pub type Images<E> = watch::Receiver<Arc<Image<rt::Instant<E>>>>;
-
-/// What a state machine did to the metadata.
-#[derive(Clone, Copy, Debug)]
-pub enum Step<'a> {
-    /// It applied this entry.
-    Applied(&'a LogEntry),
-    /// It replaced everything by a snapshot that ends here.
-    Installed(EntryId),
-}
-
-/// Called with every [`Step`] and the metadata after it, on the state machine's own task: the next step
-/// waits for it. For checkers, which must see every state and not only those that readers happen to find.
-#[derive(Clone)]
-pub struct Observer(pub Arc<dyn Fn(Step<'_>, &State) + Send + Sync>);
-
-impl std::fmt::Debug for Observer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Observer")
-    }
-}
 
 /// openraft's state machine.
 #[derive(Debug)]
@@ -84,9 +65,7 @@ impl<E: Env> StateMachine<E> {
     }
 
     fn observe(&self, step: Step<'_>) {
-        if let Some(Observer(observe)) = &self.observer {
-            observe(step, &self.current.state);
-        }
+        Observer::show(self.observer.as_ref(), step);
     }
 
     fn publish(&mut self) {
@@ -126,7 +105,7 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
                     Reply(None)
                 }
             };
-            self.observe(Step::Applied(&entry));
+            self.observe(Step::Applied(&entry, &reply, &self.current.state));
             if let Some(responder) = responder {
                 answers.push((responder, reply));
             }
@@ -140,10 +119,12 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<E> {
+        self.observe(Step::SnapshotBegun(self.current.applied));
         SnapshotBuilder { snapshots: self.snapshots.clone(), image: self.current.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Arc<[u8]>) -> io::Result<()> {
+        self.observe(Step::Installing(meta.last_log_id));
         let bytes = Arc::clone(&data);
         let decoded = self.snapshots.env().blocking(move || State::decode(&bytes)).await?;
         let state = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -151,9 +132,7 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         self.current.applied = meta.last_log_id;
         self.current.membership = meta.last_membership.clone();
         self.current.state = state;
-        if let Some(last) = meta.last_log_id {
-            self.observe(Step::Installed(last));
-        }
+        self.observe(Step::Installed(meta, &self.current.state));
         self.publish();
         Ok(())
     }

@@ -119,9 +119,14 @@ impl Node {
         Request::get(path).send(self.http).map_or(0, |response| response.status)
     }
 
+    /// What it has logged so far, in this life and earlier ones.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Lines that it has logged so far.
     pub(crate) fn log_lines(&self) -> usize {
-        std::fs::read_to_string(&self.log).unwrap_or_default().lines().count()
+        self.log().lines().count()
     }
 
     /// What it says at `/cluster`.
@@ -226,6 +231,12 @@ impl Cluster {
     pub(crate) fn terminate(&mut self, id: u64) -> ExitStatus {
         let mut process = self.node_mut(id).process.take().expect("a node that runs");
         process.terminate();
+        process.wait()
+    }
+
+    /// Waits until node `id` stops by itself; returns how it ended.
+    pub(crate) fn wait(&mut self, id: u64) -> ExitStatus {
+        let mut process = self.node_mut(id).process.take().expect("a node that runs");
         process.wait()
     }
 

@@ -131,6 +131,9 @@ fn bad_flags_are_refused_with_help() {
         &["up", "--port", "0"],
         &["up", "--port", "x"],
         &["status", "--nonsense"],
+        &["remove", "127.0.0.1:5011"],
+        &["remove", "127.0.0.1:5011", "--node", "0"],
+        &["transfer", "127.0.0.1:5011", "--node", "x"],
     ];
     for args in cases {
         let output = run(args);
@@ -150,6 +153,8 @@ fn flags_that_contradict_each_other_are_refused() {
         // Port 1 of the loopback interface: nobody serves there.
         (&["status", "127.0.0.1:1"], "127.0.0.1:1"),
         (&["status", "nonsense"], "nonsense"),
+        (&["remove", "127.0.0.1:1", "--node", "1"], "127.0.0.1:1"),
+        (&["transfer", "nonsense", "--node", "1"], "nonsense"),
     ];
     for (args, message) in cases {
         let output = run(args);
@@ -167,6 +172,8 @@ fn every_command_explains_itself() {
         &["node", "--help"],
         &["up", "--help"],
         &["status", "--help"],
+        &["remove", "--help"],
+        &["transfer", "--help"],
         &["--version"],
     ] {
         let output = run(args);

@@ -9,6 +9,7 @@
 //! | `contract` | what the endpoints answer |
 //! | `bad_input` | what they refuse, and that nothing harms a node |
 //! | `failures` | killed, stopped and restarted nodes |
+//! | `members` | removed, replaced and moved nodes; transferred leadership |
 //! | `growth` | the original's start lines |
 //! | `directories` | what a node refuses to start on |
 //! | `command_line` | `yakt up`, `yakt status`, bad flags |
@@ -27,6 +28,7 @@ mod contract;
 mod directories;
 mod failures;
 mod growth;
+mod members;
 mod scratch;
 mod shared;
 mod writers;

@@ -6,11 +6,12 @@
 //! Sectors of [`SECTOR_BYTES`] are written atomically and in any order; a sector that was overwritten
 //! several times since the last sync may hold any of those versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use rand::Rng;
 
-use super::CrashMode;
+use super::{CrashMode, CrashReport};
 use crate::rng::{draw_below, draw_bool};
 
 /// What disks promise to write as a whole.
@@ -28,6 +29,8 @@ pub(super) struct Image {
     cached: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// The sectors that the last two syncs wrote, the newer first.
+    fresh: [BTreeSet<usize>; 2],
 }
 
 fn resize_to_hold(bytes: &mut Vec<u8>, end: usize) {
@@ -46,6 +49,16 @@ impl Change {
         match self {
             Self::Write { offset, data } => write_at(bytes, *offset, data),
             Self::SetLen(len) => bytes.resize(*len, 0),
+        }
+    }
+
+    /// The sectors it writes.
+    fn sectors(&self) -> Range<usize> {
+        match self {
+            Self::Write { offset, data } => {
+                offset / SECTOR_BYTES..(offset + data.len()).div_ceil(SECTOR_BYTES)
+            }
+            Self::SetLen(_) => 0..0,
         }
     }
 
@@ -80,8 +93,15 @@ impl Image {
 
     /// Everything written is durable.
     pub(super) fn sync(&mut self) {
+        let mut written = BTreeSet::new();
         for change in self.unsynced.drain(..) {
             change.apply(&mut self.durable);
+            written.extend(change.sectors());
+        }
+        // A sync that has nothing to do makes nothing older.
+        if !written.is_empty() {
+            self.fresh.rotate_right(1);
+            self.fresh[0] = written;
         }
     }
 
@@ -89,33 +109,74 @@ impl Image {
     /// the disk, the others never will, though reads show them until the power fails.
     pub(super) fn sync_in_vain(&mut self, rng: &mut impl Rng) {
         let unsynced = std::mem::take(&mut self.unsynced);
-        let mut lost = Self::default();
-        std::mem::swap(&mut lost.durable, &mut self.durable);
-        lost.unsynced = unsynced;
-        lost.crash(rng, CrashMode::Torn);
-        self.durable = lost.durable;
+        self.tear(&unsynced, rng);
         // Sizes travel in the file system's journal, not in the pages.
         self.durable.resize(self.cached.len(), 0);
     }
 
+    /// The whole sectors that a crash would leave as they are, that no recent sync wrote, and that are not
+    /// all zeros.
+    pub(super) fn settled_sectors(&self) -> impl Iterator<Item = usize> {
+        let mut len = self.cached.len().min(self.durable.len());
+        let mut changing = BTreeSet::new();
+        for change in &self.unsynced {
+            changing.extend(change.sectors());
+            if let Change::SetLen(new) = change {
+                len = len.min(*new);
+            }
+        }
+        let whole = self.durable[..len].chunks_exact(SECTOR_BYTES).enumerate();
+        whole
+            .filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0))
+            .map(|(sector, _)| sector)
+            .filter(move |sector| {
+                !changing.contains(sector) && !self.fresh.iter().any(|fresh| fresh.contains(sector))
+            })
+    }
+
+    /// Flips one bit of a sector that is whole.
+    pub(super) fn flip(&mut self, sector: usize, bit: usize) {
+        for bytes in [&mut self.cached, &mut self.durable] {
+            bytes[sector * SECTOR_BYTES + bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
     /// The power fails: what `mode` and chance leave is from now on both cached and durable.
-    pub(super) fn crash(&mut self, rng: &mut impl Rng, mode: CrashMode) {
+    pub(super) fn crash(&mut self, rng: &mut impl Rng, mode: CrashMode) -> CrashReport {
         let changes = std::mem::take(&mut self.unsynced);
+        if changes.is_empty() {
+            self.cached.clone_from(&self.durable);
+            return CrashReport::default();
+        }
+        let nothing = self.durable.clone();
+        let mut everything = nothing.clone();
+        for change in &changes {
+            change.apply(&mut everything);
+        }
+        self.settle(&changes, rng, mode);
+        self.cached.clone_from(&self.durable);
+        CrashReport {
+            unsynced: changes.len(),
+            kept_some: self.durable != nothing,
+            lost_some: self.durable != everything,
+        }
+    }
+
+    /// Makes durable what `mode` and chance leave of `changes`.
+    fn settle(&mut self, changes: &[Change], rng: &mut impl Rng, mode: CrashMode) {
         match mode {
             CrashMode::LoseUnsynced => {}
-            CrashMode::KeepUnsynced => self.keep(&changes),
+            CrashMode::KeepUnsynced => self.keep(changes),
             CrashMode::Reordered => {
                 self.keep(changes.iter().filter(|_| draw_bool(rng)));
             }
-            CrashMode::Prefix => self.keep_prefix(&changes, rng),
-            CrashMode::Torn => self.tear(&changes, rng),
+            CrashMode::Prefix => self.keep_prefix(changes, rng),
+            CrashMode::Torn => self.tear(changes, rng),
             CrashMode::Any => {
-                self.unsynced = changes;
                 let mode = CrashMode::CONCRETE[usize::try_from(draw_below(rng, 5)).unwrap_or(0)];
-                return self.crash(rng, mode);
+                self.settle(changes, rng, mode);
             }
         }
-        self.cached.clone_from(&self.durable);
     }
 
     fn keep<'a>(&mut self, changes: impl IntoIterator<Item = &'a Change>) {
@@ -141,10 +202,8 @@ impl Image {
         for (index, change) in changes.iter().enumerate() {
             let before = lens[lens.len() - 1];
             lens.push(change.len_after(before));
-            if let Change::Write { offset, data } = change {
-                for sector in offset / SECTOR_BYTES..(offset + data.len()).div_ceil(SECTOR_BYTES) {
-                    versions.entry(sector).or_default().push(index);
-                }
+            for sector in change.sectors() {
+                versions.entry(sector).or_default().push(index);
             }
         }
         let len = lens[usize::try_from(draw_below(rng, lens.len() as u64)).unwrap_or(0)];

@@ -5,6 +5,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefin
 use super::image::SECTOR_BYTES;
 use super::*;
 
+mod damage;
+
 const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("table");
 const VERSION: u64 = u64::MAX;
 
@@ -191,6 +193,12 @@ fn contents(db: &Database) -> Result<BTreeMap<u64, Vec<u8>>, redb::Error> {
     Ok(contents)
 }
 
+/// The version that `contents` are of; 0 before the first commit.
+fn version(contents: &BTreeMap<u64, Vec<u8>>) -> u64 {
+    let version = contents.get(&VERSION);
+    version.map_or(0, |bytes| u64::from_le_bytes(bytes.as_slice().try_into().expect("eight bytes")))
+}
+
 /// The contents after `version` commits of the generator seeded with `seed`.
 fn expected(seed: u64, version: u64) -> BTreeMap<u64, Vec<u8>> {
     let db = Database::builder()
@@ -250,9 +258,7 @@ fn crash_redb(seed: u64) {
     let db = Database::builder().create_with_backend(file);
     let db = db.unwrap_or_else(|error| panic!("seed {seed}: redb does not recover: {error}"));
     let found = contents(&db).unwrap_or_else(|error| panic!("seed {seed}: unreadable: {error}"));
-    let version = found
-        .get(&VERSION)
-        .map_or(0, |bytes| u64::from_le_bytes(bytes.as_slice().try_into().expect("eight bytes")));
+    let version = version(&found);
     assert!(
         (acknowledged..=attempted).contains(&version),
         "seed {seed}: {version} is not in {acknowledged}..={attempted}"

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use yakt::env::{Env, rt};
 
+use super::exchanges::Exchanges;
 use crate::env::SimEnv;
 
 /// How long a client waits for an answer: longer than a server may take, so that only a lost connection or
@@ -26,6 +27,7 @@ pub struct Client {
     env: SimEnv,
     connections: BTreeMap<String, SendRequest<Full<Bytes>>>,
     patience: Duration,
+    exchanges: Exchanges,
 }
 
 /// What a server answered.
@@ -57,17 +59,19 @@ pub struct Request {
     pub body: Option<Value>,
     /// The `Idempotency-Key`, if any.
     pub key: Option<String>,
+    /// Whether it breaks the contract on purpose, and must be refused.
+    pub is_bad: bool,
 }
 
 impl Request {
     /// GET `path`.
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), body: None, key: None }
+        Self { method: Method::GET, path: path.into(), body: None, key: None, is_bad: false }
     }
 
     /// POST `body` to `path`.
     pub fn post(path: impl Into<String>, body: Value) -> Self {
-        Self { method: Method::POST, path: path.into(), body: Some(body), key: None }
+        Self { method: Method::POST, path: path.into(), body: Some(body), key: None, is_bad: false }
     }
 
     /// With an `Idempotency-Key`.
@@ -81,7 +85,14 @@ impl Client {
     /// A client on the host of `env`.
     #[must_use]
     pub fn new(env: SimEnv) -> Self {
-        Self { env, connections: BTreeMap::new(), patience: PATIENCE }
+        let exchanges = Exchanges::default();
+        Self { env, connections: BTreeMap::new(), patience: PATIENCE, exchanges }
+    }
+
+    /// The same client, which notes what it asks and is answered in `exchanges`.
+    #[must_use]
+    pub fn noting(self, exchanges: Exchanges) -> Self {
+        Self { exchanges, ..self }
     }
 
     /// The world it lives in.
@@ -96,6 +107,13 @@ impl Client {
     ///
     /// See [`NoAnswer`].
     pub async fn send(&mut self, addr: &str, request: &Request) -> Result<Answer, NoAnswer> {
+        let number = self.exchanges.begin(self.env.host(), addr, request, nanos());
+        let answer = self.send_unnoted(addr, request).await;
+        self.exchanges.end(number, &answer, nanos());
+        answer
+    }
+
+    async fn send_unnoted(&mut self, addr: &str, request: &Request) -> Result<Answer, NoAnswer> {
         let deadline = rt::now::<SimEnv>() + self.patience;
         let mut connection = match self.connections.remove(addr) {
             Some(kept) if kept.is_ready() => kept,
@@ -112,6 +130,11 @@ impl Client {
         self.connections.insert(addr.to_owned(), connection);
         Ok(answer)
     }
+}
+
+/// Virtual time since the start.
+fn nanos() -> u64 {
+    u64::try_from(madsim::time::TimeHandle::current().elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 async fn connect(env: &SimEnv, addr: &str) -> Option<SendRequest<Full<Bytes>>> {

@@ -2,47 +2,81 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`cluster`] | five server processes, and what can happen to them |
+//! | [`cluster`] | server processes, and what can happen to them |
 //! | [`client`] | an HTTP client on a simulated host |
-//! | [`workload`] | clients that write and read, and remember what they were told |
-//! | [`history`] | what they were told, and whether it can all be true |
-//! | [`safety`] | what Raft promises, checked at every step of every node |
-//! | [`scenarios`] | what goes wrong when |
-//! | [`runner`] | one process a seed, many seeds, reports |
+//! | [`workload`] | clients that write, read and poll, as planned |
+//! | [`schedule`] | a run as data: drawn from a seed, played, made smaller |
+//! | [`scenarios`] | which runs there are |
+//! | [`subject`] | what is simulated: yakt, or a service that embeds it |
+//! | [`check`] | what must hold, in four layers |
+//! | [`coverage`] | rare things, and how often they happened |
+//! | [`exchanges`], [`record`] | what was asked and answered, and what a report shows |
+//! | [`runner`] | one process a run, many runs, and what to say of those that fail |
 //!
-//! A run is one [`scenarios::Scenario`] and one seed. It ends in a [`Verdict`]; the first violation found ends it
-//! early. Checkers return violations, they never panic: a panic in a run is a crash of the code under test.
+//! A run is a scenario and a seed, or a [`schedule::Schedule`] from a file. It ends in an [`Outcome`]; the first
+//! violation found ends it early. Checkers return violations, they never panic: a panic in a run is a crash of
+//! the code under test.
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use self::coverage::Coverage;
+
+pub mod check;
 pub mod client;
 pub mod cluster;
-pub mod history;
+pub mod coverage;
+pub mod exchanges;
+pub mod record;
 pub mod runner;
-pub mod safety;
 pub mod scenarios;
+pub mod schedule;
+pub mod subject;
 pub mod workload;
 
-/// How a run ended.
-pub type Verdict = Result<Summary, Violation>;
+/// What came of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What it did.
+    pub summary: Summary,
+    /// The rare things that happened in it.
+    pub coverage: Coverage,
+}
 
-/// What a clean run did.
-#[derive(Clone, Debug, Default)]
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Everything that must hold held.
+    Clean,
+    /// A majority of the voters lost their disks: nobody could keep what was promised.
+    Unrecoverable,
+    /// A promise was broken.
+    Violated(Violation),
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Summary {
     /// Client operations that were answered.
     pub operations: u64,
-    /// Leaders that were elected.
+    /// Terms that had a leader.
     pub leaders: u64,
     /// The hash of the trace.
     pub trace_hash: u64,
     /// Events in the trace.
     pub trace_events: u64,
     /// Virtual time that passed.
-    pub virtual_time: std::time::Duration,
+    pub virtual_millis: u64,
 }
 
 /// What sort of promise was broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Broken {
     /// Something happened that must never happen.
     Safety,
@@ -51,32 +85,40 @@ pub enum Broken {
 }
 
 /// A broken promise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// Its sort.
     pub broken: Broken,
-    /// What happened, in words.
+    /// What happened, in words: the promise, a colon, and how it was broken.
     pub what: String,
+    /// The client's exchanges that show it, by number.
+    #[serde(default)]
+    pub exchanges: Vec<usize>,
 }
 
 impl Violation {
     /// A thing that must never happen.
     pub fn safety(what: impl Into<String>) -> Self {
-        Self { broken: Broken::Safety, what: what.into() }
+        Self { broken: Broken::Safety, what: what.into(), exchanges: Vec::new() }
     }
 
     /// A thing that did not happen in time.
     pub fn liveness(what: impl Into<String>) -> Self {
-        Self { broken: Broken::Liveness, what: what.into() }
+        Self { broken: Broken::Liveness, what: what.into(), exchanges: Vec::new() }
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safety => "safety",
+            Self::Liveness => "liveness",
+        })
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sort = match self.broken {
-            Broken::Safety => "safety",
-            Broken::Liveness => "liveness",
-        };
-        write!(f, "{sort}: {}", self.what)
+        write!(f, "{}: {}", self.broken, self.what)
     }
 }

@@ -119,6 +119,14 @@ impl Network {
         });
     }
 
+    /// Makes the latency of one link the default again.
+    pub fn reset_latency(&self, from: &str, to: &str) {
+        self.with(|state, _| {
+            state.trace.record(format_args!("net latency {from}->{to} default"));
+            state.topology.latency.remove(&(from.into(), to.into()));
+        });
+    }
+
     /// Makes every link's latency the default again.
     pub fn reset_latencies(&self) {
         self.with(|state, _| {
@@ -127,10 +135,28 @@ impl Network {
         });
     }
 
-    /// Resets every connection between `a` and `b`, at both ends at once, as a firewall between them can.
-    pub fn reset_connections(&self, a: &str, b: &str) {
+    /// Whether data is under way, or not read yet, on a connection between `a` and `b`.
+    #[must_use]
+    pub fn is_busy_between(&self, a: &str, b: &str) -> bool {
+        self.with(|state, now| {
+            let ids: Vec<u64> = state.conns.keys().copied().collect();
+            ids.into_iter().any(|id| {
+                state.settle(id, now);
+                state.conns.get(&id).is_some_and(|conn| {
+                    let hosts = [&*conn.ends[0].host, &*conn.ends[1].host];
+                    let between = hosts == [a, b] || hosts == [b, a];
+                    between && conn.ends.iter().any(|end| end.unread_bytes > 0)
+                })
+            })
+        })
+    }
+
+    /// Resets every connection between `a` and `b`, at both ends at once, as a firewall between them can. Says
+    /// whether data was under way on one of them.
+    pub fn reset_connections(&self, a: &str, b: &str) -> bool {
         self.with(|state, now| {
             state.trace.record(format_args!("net reset {a}<->{b}"));
+            let mut under_way = false;
             let ids: Vec<u64> = state.conns.keys().copied().collect();
             for id in ids {
                 state.settle(id, now);
@@ -139,13 +165,21 @@ impl Network {
                 };
                 let hosts = [&*conn.ends[0].host, &*conn.ends[1].host];
                 if hosts == [a, b] || hosts == [b, a] {
+                    under_way |= conn.ends.iter().any(|end| end.unread_bytes > 0);
                     for side in [0, 1] {
                         conn.reset(side);
                         conn.ends[side].wake_into(&mut state.wake);
                     }
                 }
             }
-        });
+            under_way
+        })
+    }
+
+    /// How many writes had to wait because their receiver did not read.
+    #[must_use]
+    pub fn stalled_writes(&self) -> u64 {
+        self.with(|state, _| state.stalled_writes)
     }
 
     /// How many connections some live process still holds an end of.

@@ -151,6 +151,7 @@ impl State {
         let n = data.len().min(window.saturating_sub(conn.ends[1 - side].unread_bytes));
         if n == 0 && !data.is_empty() {
             conn.ends[side].writer = Some(cx.waker().clone());
+            self.stalled_writes += 1;
             return Err(conn.next_event(side));
         }
         if n > 0 {

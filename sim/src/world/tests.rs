@@ -66,7 +66,7 @@ fn eventful(seed: u64) -> (u64, Vec<String>) {
             pause(TICK + Duration::from_millis(world.draw() % 300)).await;
             match world.draw() % 3 {
                 0 => world.kill("n1"),
-                1 => world.crash("n1", CrashMode::Any),
+                1 => _ = world.crash("n1", CrashMode::Any),
                 _ => world.net().isolate("n1"),
             }
             pause(TICK).await;
@@ -194,5 +194,30 @@ fn a_power_failure_in_the_middle_of_work_wakes_the_supervisor() {
         world.start("n1", echo);
         pause(TICK).await;
         assert!(world.is_running("n1") && !disk.is_powerless());
+    });
+}
+
+#[test]
+fn a_stalled_disk_holds_up_the_work_on_it_until_it_recovers() {
+    simulate(7, || async {
+        let world = World::new(WorldConfig::default());
+        let disk = world.disk("n1");
+        let stall = Duration::from_secs(30);
+        disk.set_latency(stall..stall * 2);
+        let main = world.start("n1", move |env| async move {
+            let file = Arc::new(env.open_disk(Path::new(""), "f").expect("open"));
+            let mut took = Vec::new();
+            for _ in 0..2 {
+                let (start, file) = (rt::now::<SimEnv>(), file.clone());
+                let synced = env.blocking(move || file.sync_data());
+                synced.await.and_then(|synced| synced).expect("slow, not broken");
+                took.push(rt::now::<SimEnv>() - start);
+                disk.set_latency(TICK..TICK * 2);
+            }
+            took
+        });
+        let took = main.await.expect("returned");
+        assert!((stall..stall * 2).contains(&took[0]), "{took:?}");
+        assert!((TICK..TICK * 2).contains(&took[1]), "{took:?}");
     });
 }

@@ -15,6 +15,7 @@ use super::frame;
 use super::message::{Call, Hello, Request, Response, Return};
 use crate::env::{Env, rt};
 use crate::raft::config::CONNECT_DEADLINE;
+use crate::raft::observe::{Message, Observer, Step};
 use crate::raft::types::NodeId;
 
 /// Frames that may wait to be written. Callers' own windows keep far below it.
@@ -59,6 +60,7 @@ pub struct Channel<E: Env> {
     target: Arc<Target>,
     slot: Arc<Mutex<Option<Link<E>>>>,
     connecting: Arc<tokio::sync::Mutex<()>>,
+    observer: Option<Observer>,
 }
 
 impl<E: Env> Clone for Channel<E> {
@@ -68,6 +70,7 @@ impl<E: Env> Clone for Channel<E> {
             target: Arc::clone(&self.target),
             slot: Arc::clone(&self.slot),
             connecting: Arc::clone(&self.connecting),
+            observer: self.observer.clone(),
         }
     }
 }
@@ -128,7 +131,19 @@ impl<E: Env> Channel<E> {
     /// A channel to `target`. Nothing is opened yet.
     #[must_use]
     pub fn new(env: E, target: Target) -> Self {
-        Self { env, target: Arc::new(target), slot: Arc::default(), connecting: Arc::default() }
+        Self {
+            env,
+            target: Arc::new(target),
+            slot: Arc::default(),
+            connecting: Arc::default(),
+            observer: None,
+        }
+    }
+
+    /// The same channel, whose messages `observer` is shown.
+    #[must_use]
+    pub fn observed(self, observer: Option<Observer>) -> Self {
+        Self { observer, ..self }
     }
 
     /// Calls the peer and waits for the answer, at most `limit` in all.
@@ -176,15 +191,34 @@ impl<E: Env> Channel<E> {
         request: Request<E>,
         limit: Duration,
     ) -> impl Future<Output = Result<Response<E>, CallError>> + Send + use<E> {
+        let observing = self.observing(&request);
         let queued = self.enqueue(request, limit);
         async move {
             let answer = queued?;
-            match rt::timeout::<E, _>(limit, answer).await {
+            let answer = match rt::timeout::<E, _>(limit, answer).await {
                 Some(Ok(response)) => Ok(response),
                 Some(Err(_)) => Err(CallError::Lost(io::ErrorKind::ConnectionReset.into())),
                 None => Err(CallError::Timeout),
+            };
+            if let Some((observer, number, peer, kind)) = observing {
+                let what: &dyn std::fmt::Display = match &answer {
+                    Ok(response) => response,
+                    Err(error) => error,
+                };
+                let message = Message { number, peer, kind, what };
+                Observer::show(Some(&observer), Step::Heard(message));
             }
+            answer
         }
+    }
+
+    /// Shows `request` to the observer, if there is one, and returns what it takes to show the answer too.
+    fn observing(&self, request: &Request<E>) -> Option<(Observer, u64, NodeId, &'static str)> {
+        let (observer, (peer, _)) = (self.observer.clone()?, self.target.member?);
+        let (number, kind) = (rt::random::<E>(), request.kind());
+        let message = Message { number, peer, kind, what: request };
+        Observer::show(Some(&observer), Step::Sent(message));
+        Some((observer, number, peer, kind))
     }
 
     fn enqueue(

@@ -1,5 +1,6 @@
 //! What nodes say to each other.
 
+use std::fmt;
 use std::sync::Arc;
 
 use openraft::raft::{
@@ -87,6 +88,26 @@ pub enum Request<E: Env> {
         /// other for the leader would never stop.
         passed_on: bool,
     },
+    /// Whether the node with this data directory is a member, by what is committed now.
+    Member {
+        /// The node.
+        node: NodeId,
+        /// Its data directory.
+        directory: Uuid,
+    },
+    /// Make the node with this data directory a member no more. The directory keeps a repeated request from
+    /// removing a successor that joined under the same id in between.
+    Remove {
+        /// The node.
+        node: NodeId,
+        /// Its data directory.
+        directory: Uuid,
+    },
+    /// Make another node the leader (the dissertation §3.10).
+    HandOver {
+        /// The leader to be.
+        to: NodeId,
+    },
 }
 
 /// An answer.
@@ -119,6 +140,13 @@ pub enum Response<E: Env> {
     Refused(String),
     /// It was not done, and asking again later may help: the text says why.
     Unavailable(String),
+    /// To `Member`.
+    Member(bool),
+    /// To `Remove` and `HandOver`: it is so.
+    Done,
+    /// The asked node is not whom the caller took it for (see [`Hello`]), and nothing was done: the text says who
+    /// it is.
+    Misdirected(String),
 }
 
 /// Where a linearizable read may start.
@@ -128,4 +156,48 @@ pub struct ReadIndex {
     pub index: u64,
     /// The leader's reading of cluster time.
     pub now: Timestamp,
+}
+
+impl<E: Env> Request<E> {
+    /// What it is called where messages are counted or shown.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Append(append) if append.entries.is_empty() => "heartbeat",
+            Self::Append(_) => "append",
+            Self::Vote(_) => "vote",
+            Self::PreVote(_) => "pre-vote",
+            Self::TransferLeader(_) => "transfer",
+            Self::SnapshotBegin { .. } => "snapshot",
+            Self::SnapshotChunk(_) => "chunk",
+            Self::Propose { .. } => "propose",
+            Self::ReadIndex => "read-index",
+            Self::Identify => "identify",
+            Self::Join { .. } => "join",
+            Self::Member { .. } => "member",
+            Self::Remove { .. } => "remove",
+            Self::HandOver { .. } => "hand-over",
+        }
+    }
+}
+
+impl<E: Env> fmt::Display for Request<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Append(append) => write!(f, "{append}"),
+            Self::Vote(vote) | Self::PreVote(vote) => write!(f, "{vote}"),
+            Self::SnapshotChunk(chunk) => write!(f, "{} bytes", chunk.len()),
+            Self::Propose { change, .. } => write!(f, "{change:?}"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+impl<E: Env> fmt::Display for Response<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vote(vote) => write!(f, "{vote}"),
+            other => write!(f, "{other:?}"),
+        }
+    }
 }

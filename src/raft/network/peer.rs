@@ -27,35 +27,52 @@ use crate::env::Env;
 use crate::raft::config::{
     APPEND_DEADLINE, PIPELINE_DEPTH_MAX, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE,
 };
+use crate::raft::observe::Observer;
 use crate::raft::state_machine::NodeSnapshot;
 use crate::raft::types::{Ballot, NodeId, Peer, TypeConfig};
 
 type Rpc<E> = RPCError<TypeConfig<E>>;
 
 /// Makes [`PeerClient`]s, and shares one control channel a peer among them and the node.
+///
+/// openraft makes a client when a node becomes a member, and keeps it when the node moves: its address is then
+/// another in the membership, but its log is the same. So clients look up where their peer is before they send.
 pub struct Network<E: Env> {
     env: E,
     id: NodeId,
     cluster: Uuid,
     snapshot_chunk_bytes: usize,
+    observer: Option<Observer>,
     control: Arc<Mutex<BTreeMap<NodeId, (Peer, Channel<E>)>>>,
 }
 
 impl<E: Env> Clone for Network<E> {
     fn clone(&self) -> Self {
-        Self { env: self.env.clone(), control: Arc::clone(&self.control), ..*self }
+        Self {
+            env: self.env.clone(),
+            observer: self.observer.clone(),
+            control: Arc::clone(&self.control),
+            ..*self
+        }
     }
 }
 
 impl<E: Env> Network<E> {
     /// The network of node `id` of `cluster`.
     #[must_use]
-    pub fn new(env: E, id: NodeId, cluster: Uuid, snapshot_chunk_bytes: usize) -> Self {
-        Self { env, id, cluster, snapshot_chunk_bytes, control: Arc::default() }
+    pub fn new(
+        env: E,
+        id: NodeId,
+        cluster: Uuid,
+        snapshot_chunk_bytes: usize,
+        observer: Option<Observer>,
+    ) -> Self {
+        Self { env, id, cluster, snapshot_chunk_bytes, observer, control: Arc::default() }
     }
 
     /// The channel for everything that is not bulk: votes, forwarded requests, read indices.
-    #[must_use]
+    ///
+    /// To ask for it is to tell where the node is: clients that were made before go there from now on.
     pub fn control(&self, node: NodeId, peer: &Peer) -> Channel<E> {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, channel) =
@@ -68,13 +85,19 @@ impl<E: Env> Network<E> {
         channel.clone()
     }
 
+    /// Where `node` is, as this network was last told, and its control channel.
+    fn known(&self, node: NodeId) -> Option<(Peer, Channel<E>)> {
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.get(&node).cloned()
+    }
+
     fn channel(&self, node: NodeId, peer: &Peer) -> Channel<E> {
         let target = Target {
             addr: peer.raft.clone(),
             member: Some((node, peer.directory)),
             cluster: Some(self.cluster),
         };
-        Channel::new(self.env.clone(), target)
+        Channel::new(self.env.clone(), target).observed(self.observer.clone())
     }
 }
 
@@ -85,41 +108,53 @@ impl<E: Env> RaftNetworkFactory<TypeConfig<E>> for Network<E> {
     // pipeline is ahead of a heartbeat. openraft asks for one client a purpose.
     async fn new_client(&mut self, target: NodeId, peer: &Peer) -> PeerClient<E> {
         PeerClient {
-            id: self.id,
+            network: self.clone(),
             target,
+            peer: peer.clone(),
             bulk: self.channel(target, peer),
             control: self.control(target, peer),
-            snapshot_chunk_bytes: self.snapshot_chunk_bytes,
         }
     }
 }
 
 /// Sends openraft's messages to one peer.
 pub struct PeerClient<E: Env> {
-    id: NodeId,
+    network: Network<E>,
     target: NodeId,
+    peer: Peer,
     bulk: Channel<E>,
     control: Channel<E>,
-    snapshot_chunk_bytes: usize,
 }
 
 impl<E: Env> PeerClient<E> {
+    /// Goes where the peer is now.
+    fn follow(&mut self) {
+        if let Some((peer, control)) = self.network.known(self.target)
+            && peer != self.peer
+        {
+            self.bulk = self.network.channel(self.target, &peer);
+            self.control = control;
+            self.peer = peer;
+        }
+    }
+
     fn error(&self, error: CallError, action: RPCTypes, timeout: Duration) -> Rpc<E> {
         match error {
             // openraft backs off from an unreachable peer, and retries a merely failed one at once.
             CallError::NotSent(error) => Unreachable::new(&error).into(),
             CallError::Lost(error) => NetworkError::new(&error).into(),
             CallError::Timeout => {
-                Timeout { action, id: self.id, target: self.target, timeout }.into()
+                Timeout { action, id: self.network.id, target: self.target, timeout }.into()
             }
         }
     }
 
     async fn vote_call(
-        &self,
+        &mut self,
         request: Request<E>,
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig<E>>, Rpc<E>> {
+        self.follow();
         let limit = option.soft_ttl();
         let answer = self.control.call(request, limit).await;
         match answer.map_err(|error| self.error(error, RPCTypes::Vote, limit))? {
@@ -141,7 +176,7 @@ impl<E: Env> PeerClient<E> {
             bytes: data.len() as u64,
         };
         let mut answer = self.bulk.call(begin, SNAPSHOT_CHUNK_DEADLINE).await;
-        let mut chunks = data.chunks(self.snapshot_chunk_bytes).peekable();
+        let mut chunks = data.chunks(self.network.snapshot_chunk_bytes).peekable();
         loop {
             match answer.map_err(|error| wrap(error, SNAPSHOT_CHUNK_DEADLINE))? {
                 Response::SnapshotInstalled(response) => return Ok(response),
@@ -167,9 +202,9 @@ impl<E: Env> PeerClient<E> {
 
 fn unexpected<E: Env>(response: &Response<E>) -> Rpc<E> {
     let error = match response {
-        Response::Refused(reason) | Response::Unavailable(reason) => {
-            io::Error::other(reason.clone())
-        }
+        Response::Refused(reason)
+        | Response::Unavailable(reason)
+        | Response::Misdirected(reason) => io::Error::other(reason.clone()),
         other => {
             io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer: {other:?}"))
         }
@@ -186,6 +221,7 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
         rpc: AppendEntriesRequest<TypeConfig<E>>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig<E>>, Rpc<E>> {
+        self.follow();
         let answer = self.bulk.call(Request::Append(rpc), APPEND_DEADLINE).await;
         match answer.map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))? {
             Response::Append(result) => Ok(result.into()),
@@ -212,6 +248,7 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
                 let nothing: BoxStream<'s, _> = Box::pin(stream::empty());
                 return Ok(nothing);
             }
+            self.follow();
             let connected = self.bulk.connect(APPEND_DEADLINE).await;
             connected
                 .map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))?;
@@ -259,6 +296,7 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig<E>>, StreamingError<TypeConfig<E>>> {
+        self.follow();
         match E::Runtime::select2(Box::pin(cancel), Box::pin(self.send_snapshot(vote, snapshot)))
             .await
         {
@@ -272,6 +310,7 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
         request: TransferLeaderRequest<TypeConfig<E>>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig<E>>, Rpc<E>> {
+        self.follow();
         let limit = option.soft_ttl();
         let answer = self.control.call(Request::TransferLeader(request), limit).await;
         match answer.map_err(|error| self.error(error, RPCTypes::TransferLeader, limit))? {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt, stream};
 use openraft::AsyncRuntime;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteResponse};
 use openraft_rt::Select3;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -19,6 +19,7 @@ use super::frame;
 use super::message::{Call, Hello, Request, Response, Return};
 use crate::env::{Env, Listener, rt};
 use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_DEADLINE};
+use crate::raft::observe::{Observer, Step};
 use crate::raft::state_machine::NodeSnapshot;
 use crate::raft::types::{Ballot, NodeId, Raft, SnapshotMeta, Term, TypeConfig};
 
@@ -46,6 +47,8 @@ pub struct Local<E: Env> {
     pub heard: LeaderHeard<E>,
     /// Its Raft.
     pub raft: Raft<E>,
+    /// Who is shown its votes, if anyone.
+    pub observer: Option<Observer>,
     /// Turns true when it stops: no connection outlives that.
     pub stop: watch::Receiver<bool>,
 }
@@ -56,6 +59,7 @@ impl<E: Env> Clone for Local<E> {
             raft: self.raft.clone(),
             heard: self.heard.clone(),
             stop: self.stop.clone(),
+            observer: self.observer.clone(),
             ..*self
         }
     }
@@ -201,13 +205,15 @@ where
         };
         let Some(Call { number, request }) = next? else { return Ok(()) };
         let refused = match (&objection, &request) {
-            (Some(reason), _) => Some(reason.clone()),
+            (Some(reason), _) => Some(Response::Misdirected(reason.clone())),
             (None, Request::Identify | Request::Join { .. }) => None,
-            (None, _) if !member => Some("a node without a cluster may only join".to_owned()),
+            (None, _) if !member => {
+                Some(Response::Refused("a node without a cluster may only join".to_owned()))
+            }
             (None, _) => None,
         };
         let now = match (refused, request) {
-            (Some(reason), _) => Some(Response::Refused(reason)),
+            (Some(refused), _) => Some(refused),
             (None, Request::Append(request)) => {
                 local.heard.note(request.vote.leader_id.term);
                 if appends.send((number, request)).await.is_err() {
@@ -222,10 +228,10 @@ where
                 Some(receiving.chunk(&chunk, &local.raft).await)
             }
             (None, request) => {
-                let (raft, handle, answers) = (local.raft.clone(), handle.clone(), answers.clone());
+                let (local, handle, answers) = (local.clone(), handle.clone(), answers.clone());
                 let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
                 drop(rt::spawn::<E, _>(async move {
-                    let response = answer(&raft, handle, request).await;
+                    let response = answer(&local, handle, request).await;
                     // When the connection is gone, so is whoever asked.
                     drop(answers.send(Return { number, response }).await);
                     drop(permit);
@@ -241,18 +247,24 @@ where
     }
 }
 
-async fn answer<E: Env, H, F>(raft: &Raft<E>, handle: H, request: Request<E>) -> Response<E>
+async fn answer<E: Env, H, F>(local: &Local<E>, handle: H, request: Request<E>) -> Response<E>
 where
     H: Fn(Request<E>) -> F,
     F: Future<Output = Response<E>>,
 {
     let stopped = |error: &dyn std::fmt::Display| Response::Unavailable(error.to_string());
+    let Local { raft, observer, .. } = local;
+    let voted = |pre: bool, response: VoteResponse<TypeConfig<E>>| {
+        let VoteResponse { vote, vote_granted: granted, .. } = response;
+        Observer::show(observer.as_ref(), Step::VoteAnswered { vote, granted, pre });
+        Response::Vote(response)
+    };
     match request {
         Request::Vote(request) => {
-            raft.vote(request).await.map_or_else(|e| stopped(&e), Response::Vote)
+            raft.vote(request).await.map_or_else(|e| stopped(&e), |answer| voted(false, answer))
         }
         Request::PreVote(request) => {
-            raft.pre_vote(request).await.map_or_else(|e| stopped(&e), Response::Vote)
+            raft.pre_vote(request).await.map_or_else(|e| stopped(&e), |answer| voted(true, answer))
         }
         Request::TransferLeader(request) => raft
             .handle_transfer_leader(request)

@@ -14,6 +14,7 @@ use super::writer::Writer;
 use crate::codec;
 use crate::env::Env;
 use crate::raft::config::APPEND_BYTES_MAX;
+use crate::raft::observe::{Observer, Step};
 use crate::raft::types::{Ballot, EntryId, LogEntry, TypeConfig};
 
 /// The log behind the purge point, and the vote.
@@ -64,11 +65,16 @@ impl Cached {
 pub struct LogStore<E: Env> {
     cached: Arc<Mutex<Cached>>,
     writer: Writer<E>,
+    observer: Option<Observer>,
 }
 
 impl<E: Env> Clone for LogStore<E> {
     fn clone(&self) -> Self {
-        Self { cached: Arc::clone(&self.cached), writer: self.writer.clone() }
+        Self {
+            cached: Arc::clone(&self.cached),
+            writer: self.writer.clone(),
+            observer: self.observer.clone(),
+        }
     }
 }
 
@@ -79,10 +85,10 @@ impl<E: Env> Debug for LogStore<E> {
 }
 
 impl<E: Env> LogStore<E> {
-    pub(super) fn new(loaded: Loaded, writer: Writer<E>) -> Self {
-        let Loaded { vote, committed, purged, entries } = loaded;
+    pub(super) fn new(loaded: Loaded, writer: Writer<E>, observer: Option<Observer>) -> Self {
+        let Loaded { vote, committed, purged, snapshot: _, entries } = loaded;
         let cached = Cached { vote, committed, purged, entries: entries.into() };
-        Self { cached: Arc::new(Mutex::new(cached)), writer }
+        Self { cached: Arc::new(Mutex::new(cached)), writer, observer }
     }
 
     /// The way to the disk, for a last flush at a clean stop.
@@ -91,16 +97,8 @@ impl<E: Env> LogStore<E> {
         &self.writer
     }
 
-    /// The saved vote and every entry behind the purge point, for checkers: what a restart would find if
-    /// all queued writes had reached the disk.
-    #[must_use]
-    pub fn contents(&self) -> (Option<Ballot>, Option<EntryId>, Vec<LogEntry>) {
-        let cached = self.cached();
-        (
-            cached.vote,
-            cached.purged,
-            cached.entries.iter().map(|(entry, _)| entry.clone()).collect(),
-        )
+    fn observe(&self, step: Step<'_>) {
+        Observer::show(self.observer.as_ref(), step);
     }
 
     fn cached(&self) -> MutexGuard<'_, Cached> {
@@ -149,7 +147,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
     }
 
     async fn save_vote(&mut self, vote: &Ballot) -> io::Result<()> {
-        self.writer.save_vote(codec::encode_versioned(vote)).await?;
+        self.writer.save_vote(*vote).await?;
         // Readers see a vote only once it is durable: openraft answers from what it reads here.
         self.cached().vote = Some(*vote);
         Ok(())
@@ -158,6 +156,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
     async fn save_committed(&mut self, committed: Option<EntryId>) -> io::Result<()> {
         if let Some(committed) = committed {
             self.cached().committed = Some(committed);
+            self.observe(Step::Committed(committed));
             self.writer.note_committed(codec::encode_versioned(&committed));
         }
         Ok(())
@@ -175,7 +174,9 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut encoded = Vec::new();
+        let entries: Vec<_> = entries.into_iter().collect();
+        self.observe(Step::Appended(&entries));
+        let mut encoded = Vec::with_capacity(entries.len());
         {
             let mut cached = self.cached();
             for entry in entries {
@@ -183,8 +184,9 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
                 let expected = cached.last().map_or(0, |last| last.index() + 1);
                 assert_eq!(index, expected, "openraft appends without holes, after truncating");
                 let bytes = codec::encode_versioned(&entry);
-                cached.entries.push_back((entry, bytes.len()));
-                encoded.push((index, bytes));
+                let (id, length) = (entry.log_id, bytes.len());
+                cached.entries.push_back((entry, length));
+                encoded.push((id, bytes));
             }
         }
         self.writer.append(encoded, callback).await
@@ -201,6 +203,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
             let kept = cached.positions(&(..from)).end;
             cached.entries.truncate(kept);
         }
+        self.observe(Step::Truncated(from));
         self.writer.truncate_from(from).await
     }
 
@@ -211,6 +214,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
             cached.entries.drain(..purged);
             cached.purged = cached.purged.max(Some(upto));
         }
-        self.writer.purge(upto.index(), codec::encode_versioned(&upto)).await
+        self.observe(Step::Purged(upto));
+        self.writer.purge(upto).await
     }
 }

@@ -10,14 +10,16 @@ use std::sync::{Arc, Mutex};
 use openraft::storage::IOFlushed;
 use redb::{Database, Durability};
 use tokio::sync::{mpsc, oneshot};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, SNAPSHOT, SNAPSHOT_ROW_BYTES,
-    get, other,
+    Described, KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT, KEY_VOTE, LOG, META, SNAPSHOT,
+    SNAPSHOT_ROW_BYTES, get, guarded, other, put, seal,
 };
 use crate::codec;
 use crate::env::{Env, rt};
-use crate::raft::types::{EntryId, SnapshotMeta, TypeConfig};
+use crate::raft::observe::{Observer, Step, Stored};
+use crate::raft::types::{Ballot, EntryId, SnapshotMeta, TypeConfig};
 
 /// Writes in one transaction at most.
 const BATCH_WRITES_MAX: usize = 1_024;
@@ -26,21 +28,31 @@ const BATCH_WRITES_MAX: usize = 1_024;
 const QUEUE_WRITES_MAX: usize = 4_096;
 
 /// One change of the file. Values are encoded already.
-enum Change {
-    Append(Vec<(u64, Vec<u8>)>),
-    Vote(Vec<u8>),
+pub(super) enum Change {
+    Append(Vec<(EntryId, Vec<u8>)>),
+    Vote(Ballot),
     TruncateFrom(u64),
-    Purge {
-        upto: u64,
-        point: Vec<u8>,
-    },
+    Purge(EntryId),
     Snapshot {
-        last: Option<EntryId>,
-        meta: Vec<u8>,
+        meta: Box<SnapshotMeta>,
         data: Arc<[u8]>,
     },
     /// Nothing but what is pending: used to flush at a clean stop.
     Flush,
+}
+
+impl Change {
+    /// What observers are told of it once it is durable.
+    fn stored(&self) -> Option<Stored> {
+        Some(match self {
+            Self::Append(entries) => Stored::Entries(entries.iter().map(|(id, _)| *id).collect()),
+            Self::Vote(vote) => Stored::Vote(*vote),
+            Self::TruncateFrom(index) => Stored::TruncatedFrom(*index),
+            Self::Purge(upto) => Stored::Purged(*upto),
+            Self::Snapshot { meta, .. } => Stored::Snapshot(meta.last_log_id),
+            Self::Flush => return None,
+        })
+    }
 }
 
 /// Whom to tell when it is on stable storage.
@@ -89,24 +101,25 @@ impl<E: Env> std::fmt::Debug for Writer<E> {
 }
 
 impl<E: Env> Writer<E> {
-    pub(super) fn start(env: &E, database: Arc<Database>) -> Self {
+    pub(super) fn start(env: &E, database: Arc<Database>, observer: Option<Observer>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_WRITES_MAX);
         let committed = Arc::default();
-        drop(rt::spawn::<E, _>(run(env.clone(), database, waiting, Arc::clone(&committed))));
+        let noted = Arc::clone(&committed);
+        drop(rt::spawn::<E, _>(run(env.clone(), database, waiting, noted, observer)));
         Self { queue, committed }
     }
 
     /// Queues encoded entries; `flushed` is called once they are durable.
     pub(super) async fn append(
         &self,
-        entries: Vec<(u64, Vec<u8>)>,
+        entries: Vec<(EntryId, Vec<u8>)>,
         flushed: IOFlushed<TypeConfig<E>>,
     ) -> io::Result<()> {
         let queued = self.queue.send((Change::Append(entries), Done::Raft(flushed))).await;
         queued.map_err(|_| gone())
     }
 
-    pub(super) async fn save_vote(&self, vote: Vec<u8>) -> io::Result<()> {
+    pub(super) async fn save_vote(&self, vote: Ballot) -> io::Result<()> {
         self.write(Change::Vote(vote)).await
     }
 
@@ -114,8 +127,8 @@ impl<E: Env> Writer<E> {
         self.write(Change::TruncateFrom(index)).await
     }
 
-    pub(super) async fn purge(&self, upto: u64, point: Vec<u8>) -> io::Result<()> {
-        self.write(Change::Purge { upto, point }).await
+    pub(super) async fn purge(&self, upto: EntryId) -> io::Result<()> {
+        self.write(Change::Purge(upto)).await
     }
 
     pub(super) async fn save_snapshot(
@@ -123,12 +136,7 @@ impl<E: Env> Writer<E> {
         meta: &SnapshotMeta,
         data: Arc<[u8]>,
     ) -> io::Result<()> {
-        self.write(Change::Snapshot {
-            last: meta.last_log_id,
-            meta: codec::encode_versioned(meta),
-            data,
-        })
-        .await
+        self.write(Change::Snapshot { meta: Box::new(meta.clone()), data }).await
     }
 
     /// Notes how far the log is committed, to be written along with the next write.
@@ -164,20 +172,28 @@ async fn run<E: Env>(
     database: Arc<Database>,
     mut waiting: mpsc::Receiver<(Change, Done<E>)>,
     committed: Arc<Mutex<Option<Vec<u8>>>>,
+    observer: Option<Observer>,
 ) {
     let mut batch = Vec::new();
     let mut state = Ok(());
     while waiting.recv_many(&mut batch, BATCH_WRITES_MAX).await > 0 {
         let (changes, dones): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         if state.is_ok() {
+            let observed = observer.is_some().then(|| changes.iter().filter_map(Change::stored));
+            let stored: Vec<_> = observed.into_iter().flatten().collect();
             let database = Arc::clone(&database);
             let committed =
                 committed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            let written = env.blocking(move || commit(&database, changes, committed)).await;
+            let commit = move || commit(&database, changes, committed);
+            let written =
+                env.blocking(move || guarded(commit).map_err(io::Error::other).flatten()).await;
             state = written.and_then(|result| result).map_err(|error| {
                 tracing::error!(%error, "the disk failed; this node stops");
                 Failure(error.kind(), format!("the disk failed: {error}").into())
             });
+            if state.is_ok() {
+                Observer::show(observer.as_ref(), Step::Stored(&stored));
+            }
         }
         for done in dones {
             done.tell(&state);
@@ -185,7 +201,11 @@ async fn run<E: Env>(
     }
 }
 
-fn commit(database: &Database, changes: Vec<Change>, committed: Option<Vec<u8>>) -> io::Result<()> {
+pub(super) fn commit(
+    database: &Database,
+    changes: Vec<Change>,
+    committed: Option<Vec<u8>>,
+) -> io::Result<()> {
     let mut transaction = database.begin_write().map_err(other)?;
     transaction
         .set_durability(Durability::Immediate)
@@ -194,31 +214,33 @@ fn commit(database: &Database, changes: Vec<Change>, committed: Option<Vec<u8>>)
         let mut meta = transaction.open_table(META).map_err(other)?;
         let mut log = transaction.open_table(LOG).map_err(other)?;
         if let Some(committed) = committed {
-            meta.insert(KEY_COMMITTED, committed.as_slice()).map_err(other)?;
+            put(&mut meta, KEY_COMMITTED, committed)?;
         }
         for change in changes {
             match change {
                 Change::Append(entries) => {
-                    for (index, bytes) in entries {
-                        log.insert(index, bytes.as_slice()).map_err(other)?;
+                    for (id, bytes) in entries {
+                        let row = seal(&id.index().to_le_bytes(), bytes);
+                        log.insert(id.index(), row.as_slice()).map_err(other)?;
                     }
                 }
                 Change::Vote(vote) => {
-                    meta.insert(KEY_VOTE, vote.as_slice()).map_err(other)?;
+                    put(&mut meta, KEY_VOTE, codec::encode_versioned(&vote))?;
                 }
                 Change::TruncateFrom(index) => {
                     log.retain_in(index.., |_, _| false).map_err(other)?;
                 }
-                Change::Purge { upto, point } => {
-                    meta.insert(KEY_PURGED, point.as_slice()).map_err(other)?;
-                    log.retain_in(..=upto, |_, _| false).map_err(other)?;
+                Change::Purge(upto) => {
+                    put(&mut meta, KEY_PURGED, codec::encode_versioned(&upto))?;
+                    log.retain_in(..=upto.index(), |_, _| false).map_err(other)?;
                 }
-                Change::Snapshot { last, meta: described, data } => {
-                    let present: Option<SnapshotMeta> =
+                Change::Snapshot { meta: described, data } => {
+                    let present: Option<Described> =
                         get(&meta, KEY_SNAPSHOT).map_err(io::Error::other)?;
                     // A snapshot that was built slowly may come after a newer one that was installed
                     // meanwhile, with which the log it goes with has been purged.
-                    if present.is_some_and(|present| present.last_log_id >= last) {
+                    let present = present.map(|present| present.meta.last_log_id);
+                    if present.is_some_and(|present| present >= described.last_log_id) {
                         continue;
                     }
                     let mut rows = transaction.open_table(SNAPSHOT).map_err(other)?;
@@ -226,7 +248,8 @@ fn commit(database: &Database, changes: Vec<Change>, committed: Option<Vec<u8>>)
                     for (row, chunk) in (0..).zip(data.chunks(SNAPSHOT_ROW_BYTES)) {
                         rows.insert(row, chunk).map_err(other)?;
                     }
-                    meta.insert(KEY_SNAPSHOT, described.as_slice()).map_err(other)?;
+                    let described = Described { meta: *described, checksum: xxh3_64(&data) };
+                    put(&mut meta, KEY_SNAPSHOT, codec::encode_versioned(&described))?;
                 }
                 Change::Flush => {}
             }

@@ -7,10 +7,10 @@ pub(super) async fn play(mut run: Run) -> Result<Run, Violation> {
     run.cluster.form(NODES).await?;
     let workload = Workload::start(&run.cluster, 3, NODES);
     run.pause(3_000..6_000).await;
-    let leaders = run.cluster.safety().leaders();
+    let leaders = run.cluster.watch().leaders();
     let run = run.finish(workload).await?;
     // Nothing happened that could justify an election.
-    if run.cluster.safety().leaders() != leaders {
+    if run.cluster.watch().leaders() != leaders {
         return Err(Violation::liveness("a healthy cluster elected a new leader"));
     }
     Ok(run)

@@ -1,4 +1,5 @@
-//! What goes wrong when. Each scenario is a file; each ends in `Run::finish`.
+//! Which runs there are. A *scripted* scenario is a file that says what goes wrong when, and ends in
+//! [`Run::finish`]; a *drawn* one is a [`Theme`], from which each seed draws a [`Schedule`].
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -11,14 +12,24 @@ use yakt::env::rt;
 use yakt::raft::NodeId;
 use yakt::raft::config::RaftOptions;
 
+use super::check::Watch;
+use super::check::clients;
 use super::client::{Client, Request};
-use super::cluster::{Cluster, RECOVERY_LIMIT, http};
-use super::history::History;
-use super::workload::{Workload, verify};
-use super::{Summary, Verdict, Violation};
+use super::cluster::{Cluster, http};
+use super::coverage::{Coverage, Site};
+use super::record::{Recorder, verdict};
+use super::schedule::Schedule;
+use super::schedule::draw::{Family, Theme};
+use super::subject::Subject;
+use super::workload::Workload;
+use super::{Outcome, Summary, Verdict, Violation};
 use crate::disk::CrashMode;
 use crate::env::SimEnv;
+use crate::harness::check::liveness::RECOVERY_LIMIT;
+use crate::net::NetConfig;
+use crate::report::recording::Recording;
 use crate::rng::SeededRng;
+use crate::runtime::simulate;
 use crate::world::{World, WorldConfig};
 
 mod elect_write_read;
@@ -33,7 +44,10 @@ mod total_crash;
 /// The size of the clusters that scenarios run.
 pub const NODES: NodeId = 5;
 
-type Outcome = Pin<Box<dyn Future<Output = Result<Run, Violation>>>>;
+/// How long the last reads of a healed cluster may be tried.
+const LAST_WORDS_LIMIT: Duration = RECOVERY_LIMIT;
+
+type Scripted = Pin<Box<dyn Future<Output = Result<Run, Violation>>>>;
 
 /// Something to live through.
 #[derive(Clone, Copy)]
@@ -42,7 +56,14 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it is, in a line.
     pub about: &'static str,
-    play: fn(Run) -> Outcome,
+    plot: Plot,
+}
+
+/// Where a scenario's events come from.
+#[derive(Clone, Copy)]
+enum Plot {
+    Scripted(fn(Run) -> Scripted),
+    Drawn(Theme),
 }
 
 impl std::fmt::Debug for Scenario {
@@ -51,25 +72,82 @@ impl std::fmt::Debug for Scenario {
     }
 }
 
-macro_rules! scenarios {
-    ($($name:ident: $about:literal;)*) => {
-        /// Every scenario.
-        pub const ALL: &[Scenario] = &[
-            $(Scenario { name: stringify!($name), about: $about, play: |run| Box::pin($name::play(run)) }),*
-        ];
+macro_rules! scripted {
+    ($name:ident, $about:literal) => {
+        Scenario {
+            name: stringify!($name),
+            about: $about,
+            plot: Plot::Scripted(|run| Box::pin($name::play(run))),
+        }
     };
 }
 
-scenarios! {
-    elect_write_read: "five nodes elect a leader; every node takes writes and shows them";
-    leader_kills: "the leader is killed or loses power, again and again, under load";
-    partitions: "the leader is cut off, the cluster split, links go one way, a bridge remains; then all heals";
-    ten_minutes: "the ten-minute rule to the microsecond, across leader changes and clocks minutes apart";
-    total_crash: "all nodes lose power at once, in the middle of writes, and recover from their disks";
-    snapshot_catch_up: "a node that was away past the log's purge point catches up by snapshot";
-    elections: "nodes die in the middle of elections, and the new leader in its first moment";
-    growth: "a cluster grows from one node to five while its leaders die";
+const fn drawn(theme: Theme, about: &'static str) -> Scenario {
+    Scenario { name: theme.name, about, plot: Plot::Drawn(theme) }
 }
+
+/// Everything that may go wrong, mostly within a minute or two.
+const SWARM: Theme = Theme {
+    name: "swarm",
+    duration: (Duration::from_secs(10), Duration::from_secs(100)),
+    duration_long: Some((Duration::from_mins(15), Duration::from_mins(40))),
+    operations_max: 400,
+    families: Family::ALL,
+    all_on: false,
+};
+
+/// The same over hours, with clients that come and go: the ten-minute rule is crossed again and again.
+const HOURS: Theme = Theme {
+    name: "hours",
+    duration: (Duration::from_hours(1), Duration::from_hours(4)),
+    duration_long: None,
+    operations_max: 250,
+    families: Family::ALL,
+    all_on: false,
+};
+
+/// Ten minutes with all faults on: what speed is measured with.
+const STANDARD: Theme = Theme {
+    name: "standard",
+    duration: (Duration::from_mins(10), Duration::from_mins(10)),
+    duration_long: None,
+    operations_max: 400,
+    families: Family::ALL,
+    all_on: true,
+};
+
+/// Every scenario.
+pub const ALL: &[Scenario] = &[
+    drawn(SWARM, "everything that can go wrong, each seed with faults of its own choice"),
+    drawn(HOURS, "the same over hours: pollers cross the ten-minute rule under faults"),
+    drawn(STANDARD, "ten minutes with every kind of fault: what speed is measured with"),
+    scripted!(
+        elect_write_read,
+        "five nodes elect a leader; every node takes writes and shows them"
+    ),
+    scripted!(leader_kills, "the leader is killed or loses power, again and again, under load"),
+    scripted!(
+        partitions,
+        "the leader is cut off, the cluster split, links go one way, a bridge remains; then all heals"
+    ),
+    scripted!(
+        ten_minutes,
+        "the ten-minute rule to the microsecond, across leader changes and clocks minutes apart"
+    ),
+    scripted!(
+        total_crash,
+        "all nodes lose power at once, in the middle of writes, and recover from their disks"
+    ),
+    scripted!(
+        snapshot_catch_up,
+        "a node that was away past the log's purge point catches up by snapshot"
+    ),
+    scripted!(
+        elections,
+        "nodes die in the middle of elections, and the new leader in its first moment"
+    ),
+    scripted!(growth, "a cluster grows from one node to five while its leaders die"),
+];
 
 /// The scenario called `name`.
 #[must_use]
@@ -78,47 +156,167 @@ pub fn find(name: &str) -> Option<Scenario> {
 }
 
 impl Scenario {
-    /// Plays it with the present simulation's seed, and says how it ended; `world` is what it was played in.
-    pub async fn play(self, world: World) -> Verdict {
-        let started = rt::now::<SimEnv>();
-        let trace = world.trace().clone();
-        let rng = world.fork_rng();
-        let run = (self.play)(Run {
-            cluster: Cluster::new(world, RaftOptions::default()),
-            rng,
-            operations: 0,
-        })
-        .await?;
-        Ok(Summary {
-            operations: run.operations,
-            leaders: run.cluster.safety().leaders(),
-            trace_hash: trace.hash(),
-            trace_events: trace.events(),
-            virtual_time: rt::now::<SimEnv>() - started,
-        })
+    /// What `seed` draws, if this scenario is drawn.
+    #[must_use]
+    pub fn draw(self, seed: u64) -> Option<Schedule> {
+        match self.plot {
+            Plot::Scripted(_) => None,
+            Plot::Drawn(theme) => Some(theme.draw(seed)),
+        }
     }
 }
 
-/// A world for a scenario.
-#[must_use]
-pub fn world(trace_lines: bool) -> World {
-    World::new(WorldConfig { trace_lines, ..WorldConfig::default() })
+/// What to play.
+#[derive(Clone, Debug)]
+pub enum Script {
+    /// A scenario with a seed.
+    Seed(Scenario, u64),
+    /// Exactly this.
+    Schedule(Box<Schedule>),
 }
 
-/// A scenario being played.
+impl Script {
+    /// The name of its scenario, and its seed.
+    #[must_use]
+    pub fn name(&self) -> (String, u64) {
+        match self {
+            Self::Seed(scenario, seed) => (scenario.name.to_owned(), *seed),
+            Self::Schedule(schedule) => (schedule.scenario.clone(), schedule.seed),
+        }
+    }
+}
+
+/// What to keep of a run beyond its outcome.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wants {
+    /// The lines of the trace.
+    pub trace_lines: bool,
+    /// What a report shows.
+    pub recording: bool,
+}
+
+/// A run that is over.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The lines of its trace, if they were wanted.
+    pub trace: Vec<String>,
+    /// What a report shows, if that was wanted.
+    pub recording: Option<Recording>,
+}
+
+/// Plays `script`, in a simulation and on a thread of its own.
+#[must_use]
+pub fn play(script: Script, wants: Wants) -> Played {
+    play_with(Subject::default(), script, wants)
+}
+
+/// Plays `script` on `subject`.
+#[must_use]
+pub fn play_with(subject: Subject, script: Script, wants: Wants) -> Played {
+    let (_, seed) = script.name();
+    simulate(seed, move || async move {
+        let (name, seed) = script.name();
+        let net = match drawn_from(&script) {
+            Some(schedule) => schedule.settings.network(),
+            None => NetConfig::default(),
+        };
+        let world = World::new(WorldConfig { net, trace_lines: wants.trace_lines });
+        let recorder = Recorder::new(wants.recording);
+        let watch = Watch::new(world.trace().clone(), Coverage::default(), recorder.clone());
+        let cluster = Cluster::new(world.clone(), RaftOptions::default(), watch).serving(subject);
+        let outcome = Run::new(cluster.clone()).play(script).await;
+        let recording = wants.recording.then(|| {
+            let (kind, what, exchanges) = match &outcome.verdict {
+                Verdict::Clean => ("clean".to_owned(), "", &[][..]),
+                Verdict::Unrecoverable => ("unrecoverable".to_owned(), "", &[][..]),
+                Verdict::Violated(violation) => (
+                    violation.broken.to_string(),
+                    violation.what.as_str(),
+                    violation.exchanges.as_slice(),
+                ),
+            };
+            let frame = Recording {
+                command: format!("cargo sim run --scenario {name} --seed {seed}"),
+                scenario: name,
+                seed,
+                verdict: verdict(&kind, what),
+                nodes: (1..=NODES).map(super::cluster::host).collect(),
+                ..Recording::default()
+            };
+            recorder.finish(frame, &cluster.exchanges().all(), exchanges)
+        });
+        Played { outcome, trace: world.trace().lines(), recording }
+    })
+}
+
+/// The schedule of `script`, if it has one.
+fn drawn_from(script: &Script) -> Option<Schedule> {
+    match script {
+        Script::Seed(scenario, seed) => scenario.draw(*seed),
+        Script::Schedule(schedule) => Some((**schedule).clone()),
+    }
+}
+
+/// A run that is being played.
 pub struct Run {
     /// The cluster.
     pub cluster: Cluster,
     /// For the scenario's own choices.
     pub rng: SeededRng,
-    /// Client operations that were answered.
-    pub operations: u64,
+    /// Whether too many disks were lost for anyone to go on.
+    unrecoverable: bool,
 }
 
 impl Run {
+    fn new(cluster: Cluster) -> Self {
+        let rng = cluster.world().fork_rng();
+        Self { cluster, rng, unrecoverable: false }
+    }
+
+    async fn play(self, script: Script) -> Outcome {
+        let started = rt::now::<SimEnv>();
+        let cluster = self.cluster.clone();
+        let played = match (drawn_from(&script), script) {
+            (Some(schedule), _) => {
+                let run = self.with_options(schedule.settings.raft());
+                super::schedule::play::play(run, schedule).await
+            }
+            (None, Script::Seed(Scenario { plot: Plot::Scripted(play), .. }, _)) => {
+                play(self).await
+            }
+            (None, _) => unreachable!("what is not scripted has a schedule"),
+        };
+        let judge = &cluster.subject().judge;
+        let played = played.and_then(|run| judge(&run.cluster.exchanges().all()).map(|()| run));
+        let (watch, trace) = (cluster.watch(), cluster.world().trace());
+        let unrecoverable = played.as_ref().is_ok_and(|run| run.unrecoverable);
+        watch.coverage().reach(Site::Unrecoverable, unrecoverable);
+        if cluster.world().net().stalled_writes() > 0 {
+            watch.coverage().fire(Site::Backpressure);
+        }
+        Outcome {
+            verdict: match played {
+                Ok(run) if run.unrecoverable => Verdict::Unrecoverable,
+                Ok(_) => Verdict::Clean,
+                Err(violation) => Verdict::Violated(violation),
+            },
+            summary: Summary {
+                operations: cluster.exchanges().answered(),
+                leaders: watch.leaders(),
+                trace_hash: trace.hash(),
+                trace_events: trace.events(),
+                virtual_millis: u64::try_from((rt::now::<SimEnv>() - started).as_millis())
+                    .unwrap_or(u64::MAX),
+            },
+            coverage: watch.coverage().clone(),
+        }
+    }
+
     /// The same run with a cluster of other settings, before anything was started.
     fn with_options(self, options: RaftOptions) -> Self {
-        Self { cluster: Cluster::new(self.cluster.world().clone(), options), ..self }
+        Self { cluster: self.cluster.with_options(options), ..self }
     }
 
     /// Lets a random time pass, in milliseconds.
@@ -138,62 +336,80 @@ impl Run {
     }
 
     /// Mends everything, waits for order, and checks all that was promised to the clients.
-    async fn finish(mut self, mut workload: Workload) -> Result<Self, Violation> {
-        let world = self.cluster.world().clone();
-        world.net().heal();
-        let running = self.cluster.running();
-        for id in (1..=NODES).filter(|id| !running.contains(id)) {
+    ///
+    /// # Errors
+    ///
+    /// The first violation.
+    pub async fn finish(mut self, mut workload: Workload) -> Result<Self, Violation> {
+        self.cluster.world().net().heal();
+        for id in 1..=NODES {
             self.cluster.start(id);
         }
-        self.cluster.settle_under_load(NODES).await?;
-        workload.stop().await?;
-        self.cluster.settle(NODES).await?;
-        let history = workload.history().clone();
-        self.serves_again(&history).await?;
-        self.cluster.settle(NODES).await?;
-        let checker = world.start("checker", move |env| async move {
-            let mut client = Client::new(env);
-            let verified = verify(&mut client, &history, NODES).await;
-            (verified, history)
-        });
-        let (verified, history) =
-            checker.await.map_err(|_| Violation::liveness("the checker did not end"))?;
-        verified?;
-        self.cluster.safety().violation().map_or(Ok(()), Err)?;
-        self.operations += history.operations();
+        self.unrecoverable = self.cluster.is_unrecoverable();
+        if self.unrecoverable {
+            // Nobody can go on; what was said until now must still be true.
+            workload.stop().await?;
+        } else {
+            self.cluster.settle_under_load(NODES).await?;
+            workload.stop().await?;
+            self.cluster.settle(NODES).await?;
+            self.serves_again().await?;
+            self.cluster.settle(NODES).await?;
+        }
+        self.cluster.watch().violation().map_or(Ok(()), Err)?;
+        let judged =
+            clients::check(&self.cluster.exchanges().all()).map_err(|contradiction| Violation {
+                exchanges: contradiction.exchanges,
+                ..Violation::safety(contradiction.what)
+            })?;
+        self.cluster.watch().coverage().reach(Site::UnknownTookEffect, judged.unknown_effects > 0);
         Ok(self)
     }
 
-    /// Every node of a healed cluster takes a write.
-    async fn serves_again(&mut self, history: &History) -> Result<(), Violation> {
-        let history = history.clone();
+    /// Every node of a healed cluster takes a write, and shows it and everything else.
+    async fn serves_again(&mut self) -> Result<(), Violation> {
+        let cluster = self.cluster.clone();
         let last_words = self.cluster.world().start("checker", move |env| async move {
-            let mut client = Client::new(env);
+            let mut client = Client::new(env).noting(cluster.exchanges().clone());
             for node in 1..=NODES {
                 let name = format!("last-{node}");
-                let fact = format!("topic {name}");
-                history.attempt_fact(&fact);
-                let request = Request::post("/create_topic", json!({ "name": name })).keyed(name);
-                let deadline = rt::now::<SimEnv>() + RECOVERY_LIMIT;
-                loop {
-                    match client.send(&http(node), &request).await {
-                        Ok(answer) if answer.status == StatusCode::CREATED => {
-                            let uuid =
-                                answer.body["fields"]["topicUUID"].as_str().unwrap_or_default();
-                            history.told_fact(&fact, uuid, true);
-                            break;
-                        }
-                        answer if rt::now::<SimEnv>() > deadline => {
-                            return Err(Violation::liveness(format!(
-                                "healed node {node} takes no write: {answer:?}"
-                            )));
-                        }
-                        _ => rt::sleep::<SimEnv>(Duration::from_millis(100)).await,
-                    }
-                }
+                let create = Request::post("/create_topic", json!({ "name": name })).keyed(&name);
+                insist(&mut client, node, &create, StatusCode::CREATED).await?;
+                let reader = node % NODES + 1;
+                let read = Request::get(format!("/get_topic_by_name/{name}"));
+                insist(&mut client, reader, &read, StatusCode::OK).await?;
+            }
+            for (node, path) in
+                [(1, "/broker_mgmt/0"), (2, "/client_mgmt/0"), (3, "/get_active_brokers")]
+            {
+                insist(&mut client, node, &Request::get(path), StatusCode::OK).await?;
             }
             Ok(())
         });
-        last_words.await.map_err(|_| Violation::liveness("the checker did not end"))?
+        last_words.await.map_err(|_| Violation::liveness("service: the last client did not end"))?
+    }
+}
+
+/// Sends `request` to `node` until it is answered with `status`.
+async fn insist(
+    client: &mut Client,
+    node: NodeId,
+    request: &Request,
+    status: StatusCode,
+) -> Result<(), Violation> {
+    let deadline = rt::now::<SimEnv>() + LAST_WORDS_LIMIT;
+    loop {
+        let answer = client.send(&http(node), request).await;
+        if answer.as_ref().is_ok_and(|answer| answer.status == status) {
+            return Ok(());
+        }
+        if rt::now::<SimEnv>() > deadline {
+            let what = format!(
+                "service: healed node {node} answers {answer:?} to {} {}",
+                request.method, request.path
+            );
+            return Err(Violation::liveness(what));
+        }
+        rt::sleep::<SimEnv>(Duration::from_millis(100)).await;
     }
 }

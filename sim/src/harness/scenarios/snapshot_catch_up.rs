@@ -23,11 +23,7 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
         run.pause(200..1_000).await;
         let leader = run.cluster.wait_for_leader().await?;
         let away = if run.one_in(3) { leader } else { leader % NODES + 1 };
-        let last = run
-            .cluster
-            .node(away)
-            .and_then(|node| node.image()?.applied)
-            .map_or(0, |id| id.index());
+        let last = run.cluster.applied(away).map_or(0, |id| id.index());
         run.fell(away);
         wait_for_purge(&run, last).await?;
         run.cluster.start(away);
@@ -41,7 +37,7 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
         run.pause(500..2_000).await;
     }
     let run = run.finish(workload).await?;
-    if run.cluster.safety().installs() == 0 {
+    if run.cluster.watch().installs() == 0 {
         return Err(Violation::liveness("nobody was sent a snapshot: the scenario shows nothing"));
     }
     Ok(run)
@@ -52,18 +48,13 @@ async fn wait_for_purge(run: &Run, last: u64) -> Result<(), Violation> {
     let deadline = rt::now::<SimEnv>() + std::time::Duration::from_mins(1);
     loop {
         let running = run.cluster.running();
-        let nodes = running.iter().filter_map(|id| run.cluster.node(*id));
-        let purged = nodes.filter_map(|node| node.log().map(|log| log.contents().1));
-        if purged
-            .map(|purged| purged.map_or(0, |purged| purged.index()))
-            .all(|purged| purged > last)
-        {
+        if running.iter().all(|id| run.cluster.watch().purged(*id) > last) {
             return Ok(());
         }
         if rt::now::<SimEnv>() > deadline {
             return Err(Violation::liveness(format!(
                 "the log was not purged past {last}:{}",
-                run.cluster.views()
+                run.cluster.beliefs()
             )));
         }
         rt::sleep::<SimEnv>(std::time::Duration::from_millis(100)).await;

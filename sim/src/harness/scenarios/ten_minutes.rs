@@ -13,7 +13,6 @@ use crate::env::SimEnv;
 use crate::harness::Violation;
 use crate::harness::client::{Client, Request};
 use crate::harness::cluster::{Cluster, host, http};
-use crate::harness::history::History;
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
@@ -47,8 +46,7 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
     let mut workload = Workload::start(&run.cluster, 1, NODES);
     run.pause(500..1_000).await;
     workload.stop().await?;
-    let history = workload.history().clone();
-    let poller = Poller { cluster: run.cluster.clone(), history };
+    let poller = Poller { cluster: run.cluster.clone() };
 
     poller.closes_a_broker().await?;
     for endpoint in ["broker_mgmt", "client_mgmt"] {
@@ -65,7 +63,7 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
             sleep_until(begun + Duration::from_secs(second)).await;
             let poll = poller.poll(endpoint, offset, "").await?;
             // A leader whose clock is ahead of its predecessor's may have taken the time ahead with it; then
-            // only the answer's own offset says how old the offset is, and the history checks that.
+            // only the answer's own offset says how old the offset is, and layer 3 checks that.
             let told_early = clocks == Clocks::Apart && second == 599;
             if !expected.is_empty() && poll.kind != expected && !told_early {
                 let what =
@@ -120,7 +118,6 @@ struct Poll {
 /// A patient poller: it asks one node after the other until one answers.
 struct Poller {
     cluster: Cluster,
-    history: History,
 }
 
 impl Poller {
@@ -130,8 +127,9 @@ impl Poller {
 
     /// Sends `request` from a host of its own until it succeeds.
     async fn send(&self, request: Request) -> Result<Value, Violation> {
+        let exchanges = self.cluster.exchanges().clone();
         let asked = self.cluster.world().start("poller", move |env| async move {
-            let mut client = Client::new(env);
+            let mut client = Client::new(env).noting(exchanges);
             for _ in 0..100 {
                 for node in 1..=NODES {
                     match client.send(&http(node), &request).await {
@@ -146,7 +144,6 @@ impl Poller {
     }
 
     async fn poll(&self, endpoint: &str, previous: u64, query: &str) -> Result<Poll, Violation> {
-        let begun = rt::now::<SimEnv>();
         let seconds = Timestamp::from_micros(previous).seconds_f64();
         let body = self.get(format!("/{endpoint}/{seconds}{query}")).await?;
         let offset =
@@ -154,9 +151,6 @@ impl Poller {
         let offset =
             offset.ok_or_else(|| Violation::safety(format!("a poll without an offset: {body}")))?;
         let kind = body["snapshot"].as_str().unwrap_or_default().to_owned();
-        if !query.contains("stale") {
-            self.history.told_poll(begun, previous, offset, &kind);
-        }
         Ok(Poll { offset, kind, body })
     }
 

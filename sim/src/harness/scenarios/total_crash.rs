@@ -36,7 +36,7 @@ pub(super) async fn play(mut run: Run) -> Result<Run, Violation> {
         for id in 1..=NODES {
             if fuses && run.one_in(2) {
                 let left = run.rng.random_range(0..OPERATIONS_LEFT_MAX);
-                run.cluster.expect_power_loss(id);
+                run.cluster.begin_failing(id);
                 run.cluster.world().disk(&host(id)).fail_after(left, FaultKind::PowerLoss);
             }
         }

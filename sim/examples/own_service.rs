@@ -1,0 +1,76 @@
+//! A service that embeds yakt, simulated: a route of its own on every node, a client that asks for it, and a judge of
+//! what it was told.
+//!
+//! `/topics` counts topics, linearizably. Topics are never deleted, so of two answers of which one came before the
+//! other was asked for, the later must not be smaller.
+//!
+//! `cargo run --release -p yakt-sim --example own_service` plays twenty seeds under every kind of fault.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::routing::get;
+use yakt::env::rt;
+use yakt::node::{Consistency, Node, REQUEST_DEADLINE};
+use yakt_sim::SimEnv;
+use yakt_sim::harness::Violation;
+use yakt_sim::harness::client::{Client, Request};
+use yakt_sim::harness::cluster::http;
+use yakt_sim::harness::exchanges::{Effect, Exchange};
+use yakt_sim::harness::runner::{Piece, Runner, Wants, Work, child_of};
+use yakt_sim::harness::subject::Subject;
+
+async fn count(node: Node<SimEnv>) -> Result<String, StatusCode> {
+    let image = node.read(Consistency::Linearizable, REQUEST_DEADLINE).await;
+    let image = image.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(image.state.topic_count().to_string())
+}
+
+async fn visit(mut client: Client) {
+    for node in (1..=5).cycle() {
+        // What comes of it is noted; the judge looks at all of it.
+        let _ = client.send(&http(node), &Request::get("/topics")).await;
+        rt::sleep::<SimEnv>(Duration::from_millis(50)).await;
+    }
+}
+
+fn judge(exchanges: &[Exchange]) -> Result<(), Violation> {
+    let mut known = 0;
+    // One client asks, one question after the other.
+    for (number, exchange) in
+        exchanges.iter().enumerate().filter(|(_, exchange)| exchange.path() == "/topics")
+    {
+        let Effect::Decided(answer) = exchange.effect() else { continue };
+        let count = answer.body.as_u64().unwrap_or_default();
+        if count < known {
+            let what = format!("topic count: it was {known} and is {count}");
+            return Err(Violation { exchanges: vec![number], ..Violation::safety(what) });
+        }
+        known = count;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let service = |node: Node<SimEnv>| {
+        yakt::http::router(node.clone()).route("/topics", get(move || count(node)))
+    };
+    let visit = |client| Box::pin(visit(client)) as _;
+    let subject = Subject {
+        service: Arc::new(service),
+        visit: Some(Arc::new(visit)),
+        judge: Arc::new(judge),
+    };
+    child_of(subject).unwrap_or_else(|| {
+        let runner = Runner::new().expect("this program knows where it is");
+        let swarm = "swarm".parse::<Piece>().expect("there is a scenario of this name");
+        for seed in 1..=20 {
+            let run =
+                runner.run(&Work::Seed(swarm, seed), Wants::default()).expect("a process starts");
+            println!("seed {seed}: {:?} after {:?}", run.end, run.took);
+        }
+        ExitCode::SUCCESS
+    })
+}

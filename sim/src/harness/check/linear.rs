@@ -1,0 +1,259 @@
+//! Whether a history of concurrent operations on one object is linearizable: Wing and Gong's search with
+//! Lowe's memory of what was tried ("Testing for linearizability", 2017), as Porcupine does it.
+//!
+//! Histories are judged object by object (P-compositionality: Herlihy and Wing, theorem 1), which keeps each
+//! search small. stateright's tester, the one maintained alternative, keeps no memory of what it tried and
+//! does not come back from a few dozen concurrent operations.
+//!
+//! An operation without an answer may take effect at any time after it began, or never; the search gives it
+//! all the time after its beginning, and a model must accept it in every state.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+/// The sequential behaviour of one object.
+pub trait Model {
+    /// What the object is like between two operations.
+    type State: Clone + Ord + Debug + Default;
+    /// An operation with its outcome.
+    type Operation: Debug;
+
+    /// The state after `operation`, or `None` when it cannot have had that outcome in `state`.
+    fn step(state: &Self::State, operation: &Self::Operation) -> Option<Self::State>;
+}
+
+/// One operation of a history.
+#[derive(Clone, Debug)]
+pub struct Timed<O> {
+    /// What the caller calls it.
+    pub id: usize,
+    /// What was done, and what came of it.
+    pub operation: O,
+    /// When it began.
+    pub begun: u64,
+    /// When its answer came, if one did.
+    pub ended: Option<u64>,
+}
+
+/// What became of a search.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There is an order that explains every answer.
+    Linearizable,
+    /// There is none.
+    Illegal {
+        /// The operation that the longest explanation cannot explain.
+        stuck: usize,
+        /// How many operations that explanation explains.
+        explained: usize,
+        /// The state it ends in.
+        state: String,
+    },
+    /// The search took too many steps.
+    Undecided,
+}
+
+/// Steps that a search may take. A history of a thousand operations with little concurrency takes a few thousand.
+const STEPS_MAX: usize = 2_000_000;
+
+/// A beginning or an end, in a list that operations are taken out of and put back into.
+struct Mark {
+    operation: usize,
+    begins: bool,
+    previous: usize,
+    next: usize,
+}
+
+const HEAD: usize = 0;
+
+/// The marks of a history in order of time, with a head before the first.
+struct Marks {
+    marks: Vec<Mark>,
+    /// The end mark of each operation.
+    ends: Vec<usize>,
+}
+
+impl Marks {
+    fn new<O>(history: &[Timed<O>]) -> Self {
+        let mut order: Vec<(u64, bool, usize)> = Vec::with_capacity(2 * history.len());
+        for (position, operation) in history.iter().enumerate() {
+            order.push((operation.begun, false, position));
+            order.push((operation.ended.unwrap_or(u64::MAX), true, position));
+        }
+        // At one moment, beginnings come first: operations that touch count as concurrent.
+        order.sort_unstable();
+        let last = order.len();
+        let mut marks =
+            vec![Mark { operation: 0, begins: false, previous: last, next: 1 % (last + 1) }];
+        let mut ends = vec![HEAD; history.len()];
+        for (place, (_, ends_here, operation)) in (1..).zip(order) {
+            if ends_here {
+                ends[operation] = place;
+            }
+            let next = (place + 1) % (last + 1);
+            marks.push(Mark { operation, begins: !ends_here, previous: place - 1, next });
+        }
+        Self { marks, ends }
+    }
+
+    fn unlink(&mut self, at: usize) {
+        let (previous, next) = (self.marks[at].previous, self.marks[at].next);
+        self.marks[previous].next = next;
+        self.marks[next].previous = previous;
+    }
+
+    fn relink(&mut self, at: usize) {
+        let (previous, next) = (self.marks[at].previous, self.marks[at].next);
+        self.marks[previous].next = at;
+        self.marks[next].previous = at;
+    }
+
+    fn take_out(&mut self, begin: usize) {
+        self.unlink(begin);
+        self.unlink(self.ends[self.marks[begin].operation]);
+    }
+
+    fn put_back(&mut self, begin: usize) {
+        self.relink(self.ends[self.marks[begin].operation]);
+        self.relink(begin);
+    }
+}
+
+/// Searches for an order of `history` that `M` allows.
+pub fn check<M: Model>(history: &[Timed<M::Operation>]) -> Outcome {
+    let mut marks = Marks::new(history);
+    let mut state = M::State::default();
+    let mut done = vec![0_u64; history.len().div_ceil(64)];
+    let mut tried: BTreeSet<(Vec<u64>, M::State)> = BTreeSet::new();
+    let mut taken: Vec<(usize, M::State)> = Vec::new();
+    let mut deepest: Option<(usize, usize, String)> = None;
+    let mut at = marks.marks[HEAD].next;
+    for _ in 0..STEPS_MAX {
+        if marks.marks[HEAD].next == HEAD {
+            return Outcome::Linearizable;
+        }
+        let Mark { operation, begins, next, .. } = marks.marks[at];
+        if begins {
+            let (word, bit) = (operation / 64, 1 << (operation % 64));
+            if let Some(after) = M::step(&state, &history[operation].operation) {
+                done[word] |= bit;
+                if tried.insert((done.clone(), after.clone())) {
+                    taken.push((at, std::mem::replace(&mut state, after)));
+                    marks.take_out(at);
+                    at = marks.marks[HEAD].next;
+                    continue;
+                }
+                done[word] &= !bit;
+            }
+            at = next;
+            continue;
+        }
+        // An answer came before anything that could explain it.
+        if deepest.as_ref().is_none_or(|(depth, _, _)| *depth < taken.len()) {
+            deepest = Some((taken.len(), history[operation].id, format!("{state:?}")));
+        }
+        let Some((begin, before)) = taken.pop() else {
+            let (explained, stuck, state) = deepest.unwrap_or_default();
+            return Outcome::Illegal { stuck, explained, state };
+        };
+        let operation = marks.marks[begin].operation;
+        done[operation / 64] &= !(1 << (operation % 64));
+        state = before;
+        marks.put_back(begin);
+        at = marks.marks[begin].next;
+    }
+    Outcome::Undecided
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A register that starts at 0.
+    struct Register;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Write(u32),
+        Read(u32),
+    }
+
+    impl Model for Register {
+        type State = u32;
+        type Operation = Op;
+
+        fn step(state: &u32, operation: &Op) -> Option<u32> {
+            match operation {
+                Op::Write(value) => Some(*value),
+                Op::Read(value) => (state == value).then_some(*state),
+            }
+        }
+    }
+
+    fn history(operations: &[(Op, u64, Option<u64>)]) -> Vec<Timed<Op>> {
+        let timed = |(id, (operation, begun, ended)): (usize, &(Op, u64, Option<u64>))| Timed {
+            id,
+            operation: operation.clone(),
+            begun: *begun,
+            ended: *ended,
+        };
+        operations.iter().enumerate().map(timed).collect()
+    }
+
+    fn judge(operations: &[(Op, u64, Option<u64>)]) -> Outcome {
+        check::<Register>(&history(operations))
+    }
+
+    #[test]
+    fn nothing_and_a_plain_sequence_are_linearizable() {
+        assert_eq!(judge(&[]), Outcome::Linearizable);
+        let plain = [(Op::Write(1), 0, Some(1)), (Op::Read(1), 2, Some(3))];
+        assert_eq!(judge(&plain), Outcome::Linearizable);
+    }
+
+    #[test]
+    fn a_stale_read_is_caught_and_named() {
+        let stale =
+            [(Op::Write(1), 0, Some(1)), (Op::Write(2), 2, Some(3)), (Op::Read(1), 4, Some(5))];
+        let Outcome::Illegal { stuck, explained, .. } = judge(&stale) else { panic!("it passed") };
+        assert_eq!((stuck, explained), (2, 2));
+    }
+
+    #[test]
+    fn a_read_that_overlaps_the_write_may_see_either() {
+        for seen in [0, 1] {
+            let overlapping = [(Op::Write(1), 0, Some(10)), (Op::Read(seen), 5, Some(6))];
+            assert_eq!(judge(&overlapping), Outcome::Linearizable);
+        }
+    }
+
+    #[test]
+    fn an_unanswered_write_may_show_up_late_but_not_vanish_again() {
+        let late = [(Op::Write(1), 0, None), (Op::Read(0), 5, Some(6)), (Op::Read(1), 7, Some(8))];
+        assert_eq!(judge(&late), Outcome::Linearizable);
+        let back = [(Op::Write(1), 0, None), (Op::Read(1), 5, Some(6)), (Op::Read(0), 7, Some(8))];
+        assert!(matches!(judge(&back), Outcome::Illegal { stuck: 2, .. }));
+    }
+
+    #[test]
+    fn new_old_inversion_between_two_readers_is_caught() {
+        let inverted = [
+            (Op::Write(1), 0, Some(100)),
+            (Op::Read(1), 10, Some(20)),
+            (Op::Read(0), 30, Some(40)),
+        ];
+        assert!(matches!(judge(&inverted), Outcome::Illegal { .. }));
+    }
+
+    #[test]
+    fn thousands_of_operations_with_some_open_ones_are_decided() {
+        let mut operations = Vec::new();
+        for turn in 0..3_000_u32 {
+            let begun = u64::from(turn) * 10;
+            operations.push((Op::Write(turn), begun, (turn % 300 != 7).then_some(begun + 15)));
+            operations.push((Op::Read(turn), begun + 16, Some(begun + 19)));
+        }
+        // Every read overlaps the next write's beginning, never its own write's end.
+        assert_ne!(judge(&operations), Outcome::Undecided);
+    }
+}

@@ -1,0 +1,457 @@
+//! The management contract: what pollers are shown, judged by the stamps in the answers.
+//!
+//! Every record carries the cluster time of the change that made it, and every poll the cluster time at
+//! which it looks. Together all answers of a run say which versions of each record there were; a poll at
+//! time `O` must show exactly the last version of each by then, however old the node's own view was:
+//!
+//! - a *current* snapshot: every record that is live at `O`; a *complete* one: closed brokers too;
+//! - a *diff* since `P`: exactly what changed after `P` and not after `O`, brokers that closed as deleted.
+//!   So a poller that follows its offsets misses nothing and is told nothing twice;
+//! - the right kind for the age `O − P`: current up to ten minutes, complete beyond;
+//! - one version of a record is the same wherever it is shown;
+//! - **real time**: what was answered before something began has no later stamp. A poll sees every write
+//!   that was answered before it began, offsets never go back, and no write is stamped before a poll that
+//!   had ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+use yakt::metadata::Timestamp;
+
+use crate::harness::exchanges::{Effect, Exchange};
+
+/// The age up to which a poll gets the current image.
+const CURRENT_AGE_MAX: Duration = Duration::from_mins(10);
+
+/// What a record is about: its kind, and its key among those.
+type Key = (Kind, String);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Broker,
+    Topic,
+    Partition,
+    Producer,
+}
+
+/// What is known of one version of a record.
+#[derive(Clone, Debug, Default)]
+struct Version {
+    fields: Option<Value>,
+    closed: bool,
+}
+
+/// A broken promise, and the exchange that shows it.
+pub type Broken = (usize, String);
+
+/// Every version of every record that anybody was shown.
+#[derive(Debug, Default)]
+pub struct Versions {
+    records: BTreeMap<Key, BTreeMap<u64, Version>>,
+    /// The same, by stamp. A change may move several records (a broker's fencing moves its partitions).
+    stamps: BTreeMap<u64, Vec<Key>>,
+}
+
+fn micros(value: &Value) -> Option<u64> {
+    Timestamp::from_seconds_f64(value.as_f64()?).map(Timestamp::micros)
+}
+
+/// What `record` is about, and its stamp.
+fn key(record: &Value) -> Option<(Key, u64)> {
+    let fields = &record["fields"];
+    let text = |name: &str| fields[name].as_str().map(str::to_owned);
+    let key = match record["name"].as_str()? {
+        "RegisterBrokerRecord" => (Kind::Broker, text("internalUUID")?),
+        "RegistrationChangeBrokerRecord" => (Kind::Broker, text("brokerId")?),
+        "TopicRecord" => (Kind::Topic, text("topicUUID")?),
+        "PartitionRecord" => {
+            (Kind::Partition, format!("{}/{}", text("topicUUID")?, fields["partitionId"]))
+        }
+        "ProducerIdsRecord" => (Kind::Producer, fields["producerId"].to_string()),
+        _ => return None,
+    };
+    Some((key, micros(&record["timestamp"])?))
+}
+
+fn records(parts: &Value) -> impl Iterator<Item = &Value> {
+    parts
+        .as_object()
+        .into_iter()
+        .flat_map(|parts| parts.values())
+        .filter_map(Value::as_array)
+        .flatten()
+}
+
+impl Versions {
+    /// Learns from one answer.
+    ///
+    /// # Errors
+    ///
+    /// When it shows another version under the same stamp than was shown before.
+    pub fn learn(&mut self, answer: &Value) -> Result<(), String> {
+        let single = answer["fields"].is_object().then_some(answer);
+        for record in single
+            .into_iter()
+            .chain(records(&answer["records"]))
+            .chain(records(&answer["upserted"]))
+        {
+            let Some((key, stamp)) = key(record) else { continue };
+            let whole = record["name"] != "RegistrationChangeBrokerRecord";
+            let versions = self.records.entry(key.clone()).or_default();
+            if !versions.contains_key(&stamp) {
+                self.stamps.entry(stamp).or_default().push(key.clone());
+            }
+            let version = versions.entry(stamp).or_default();
+            version.closed |= record["fields"]["brokerStatus"] == "CLOSED";
+            if !whole {
+                continue;
+            }
+            match &version.fields {
+                Some(known) if *known != record["fields"] => {
+                    return Err(format!(
+                        "{key:?} of {stamp} was shown as {known} and as {}",
+                        record["fields"]
+                    ));
+                }
+                Some(_) => {}
+                None => version.fields = Some(record["fields"].clone()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The last version of `key` by time `offset`.
+    fn last(&self, key: &Key, offset: u64) -> Option<(u64, &Version)> {
+        let (stamp, version) = self.records.get(key)?.range(..=offset).next_back()?;
+        Some((*stamp, version))
+    }
+
+    /// Judges a poll: everything that it should show, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// What it shows wrongly.
+    pub fn judge(&self, poll: &Poll<'_>) -> Result<(), String> {
+        let Poll { offset, previous, kind, .. } = *poll;
+        let age = Duration::from_micros(offset.saturating_sub(previous));
+        let expected = if age <= CURRENT_AGE_MAX { "current" } else { "complete" };
+        match kind {
+            "diff" if age > CURRENT_AGE_MAX => {
+                return Err(format!("a diff for an offset of age {age:?}"));
+            }
+            "diff" => {}
+            _ if poll.asks_diff && kind == "current" => {
+                return Err("a current snapshot for a diff".to_owned());
+            }
+            _ if !poll.asks_diff && kind != expected => {
+                return Err(format!("a {kind} snapshot for an offset of age {age:?}"));
+            }
+            _ => {}
+        }
+        let since = if kind == "diff" { previous } else { 0 };
+        let part = if kind == "diff" { "upserted" } else { "records" };
+        let mut shown: BTreeMap<Key, u64> = BTreeMap::new();
+        for record in records(&poll.body[part]) {
+            let Some((key, stamp)) = key(record) else {
+                return Err(format!("a strange record {record}"));
+            };
+            if record["name"] == "RegistrationChangeBrokerRecord" {
+                continue;
+            }
+            if !poll.sees(key.0) {
+                return Err(format!("{key:?} is none of its business"));
+            }
+            if stamp > offset || (kind == "diff" && stamp <= since) {
+                return Err(format!("{key:?} of {stamp} in a {kind} from {since} to {offset}"));
+            }
+            shown.insert(key, stamp);
+        }
+        let mut deleted: BTreeSet<Key> = BTreeSet::new();
+        for broker in records(&poll.body["deleted"]) {
+            let uuid = broker["internalUUID"].as_str().unwrap_or_default();
+            deleted.insert((Kind::Broker, uuid.to_owned()));
+        }
+        let from = since + u64::from(kind == "diff");
+        let changed = (from <= offset).then(|| self.stamps.range(from..=offset));
+        for key in changed.into_iter().flatten().flat_map(|(_, keys)| keys) {
+            let Some((stamp, version)) = self.last(key, offset).filter(|_| poll.sees(key.0)) else {
+                continue;
+            };
+            let live = !version.closed || kind == "complete";
+            let told = shown.remove(key);
+            // A broker's closing shows as such in a diff, and by its absence in a current snapshot.
+            let gone = kind == "diff" && version.closed;
+            if live && told.is_none() {
+                return Err(format!(
+                    "{key:?} of {stamp} is missing in a {kind} from {since} to {offset}"
+                ));
+            }
+            if let Some(told) = told
+                && (!live || told != stamp)
+            {
+                return Err(format!(
+                    "{key:?} is shown as of {told} in a {kind} from {since} to {offset}, and was changed at {stamp} (closed: {})",
+                    version.closed
+                ));
+            }
+            if gone && !deleted.contains(key) {
+                return Err(format!(
+                    "{key:?}, closed at {stamp}, is not deleted in a diff from {since} to {offset}"
+                ));
+            }
+            if !gone && deleted.contains(key) {
+                return Err(format!(
+                    "{key:?} of {stamp} is deleted in a diff from {since} to {offset}"
+                ));
+            }
+            // Keys come once for each of their versions.
+            if let Some(told) = told {
+                shown.insert(key.clone(), told);
+            }
+        }
+        for (key, stamp) in shown {
+            if self.last(&key, offset).is_none_or(|(last, _)| last != stamp) {
+                return Err(format!("{key:?} of {stamp} is shown, and was never made"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An answered poll.
+#[derive(Clone, Copy, Debug)]
+pub struct Poll<'a> {
+    previous: u64,
+    offset: u64,
+    kind: &'a str,
+    asks_diff: bool,
+    for_brokers: bool,
+    body: &'a Value,
+}
+
+impl<'a> Poll<'a> {
+    /// The poll that `exchange` is, if it is one and was answered.
+    #[must_use]
+    pub fn of(exchange: &'a Exchange) -> Option<Self> {
+        let Effect::Decided(answer) = exchange.effect() else { return None };
+        let mut parts = exchange.path().trim_start_matches('/').split('/');
+        let for_brokers = match parts.next()? {
+            "broker_mgmt" => true,
+            "client_mgmt" => false,
+            _ => return None,
+        };
+        let previous = Timestamp::from_seconds_f64(parts.next()?.parse().ok()?)?.micros();
+        let body = &answer.body;
+        Some(Self {
+            previous,
+            offset: micros(&body["offset"])?,
+            kind: body["snapshot"].as_str()?,
+            asks_diff: exchange.request.path.contains("mode=diff"),
+            for_brokers,
+            body,
+        })
+    }
+
+    fn sees(&self, kind: Kind) -> bool {
+        self.for_brokers || kind != Kind::Producer
+    }
+}
+
+/// Something with a stamp that happened in real time.
+#[derive(Clone, Copy, Debug)]
+struct Stamped {
+    number: usize,
+    begun: u64,
+    ended: u64,
+    stamp: u64,
+    writes: bool,
+}
+
+/// Whether stamps agree with real time.
+fn check_real_time(mut events: Vec<Stamped>) -> Result<(), Broken> {
+    let mut by_end = events.clone();
+    by_end.sort_by_key(|event| event.ended);
+    events.sort_by_key(|event| event.begun);
+    let mut ended = by_end.iter().peekable();
+    let mut latest: Option<Stamped> = None;
+    for event in &events {
+        while let Some(before) = ended.next_if(|before| before.ended < event.begun) {
+            if latest.is_none_or(|latest| latest.stamp < before.stamp) {
+                latest = Some(*before);
+            }
+        }
+        // A write is later than all that it could know of; a read may be of the same moment.
+        let back = latest.filter(|latest| {
+            latest.stamp > event.stamp
+                || (event.writes && latest.stamp == event.stamp && latest.number != event.number)
+        });
+        if let Some(latest) = back {
+            let what = format!(
+                "cluster time went back: {} was answered before this began, and this is of {}",
+                latest.stamp, event.stamp
+            );
+            return Err((event.number, what));
+        }
+    }
+    Ok(())
+}
+
+/// Judges all `exchanges` of a run. `begun` says when the operation of each began, `None` when it only repeats
+/// another.
+///
+/// # Errors
+///
+/// The first broken promise, and the exchange that shows it.
+pub fn check(exchanges: &[Exchange], begun: &dyn Fn(usize) -> Option<u64>) -> Result<(), Broken> {
+    let mut versions = Versions::default();
+    let mut stamped = Vec::new();
+    for (number, exchange) in exchanges.iter().enumerate() {
+        let Effect::Decided(answer) = exchange.effect() else { continue };
+        if !answer.status.is_success() {
+            continue;
+        }
+        versions.learn(&answer.body).map_err(|what| (number, what))?;
+        let (Some(begun), Some(ended)) = (begun(number), exchange.ended) else { continue };
+        let writes = exchange.request.method != hyper::Method::GET;
+        let stamp =
+            if writes { micros(&answer.body["timestamp"]) } else { micros(&answer.body["offset"]) };
+        let Some(stamp) = stamp.filter(|_| !exchange.is_stale()) else { continue };
+        stamped.push(Stamped { number, begun, ended, stamp, writes });
+    }
+    check_real_time(stamped)?;
+    for (number, exchange) in exchanges.iter().enumerate() {
+        if let Some(poll) = Poll::of(exchange) {
+            versions.judge(&poll).map_err(|what| (number, what))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::StatusCode;
+    use serde_json::json;
+
+    use super::*;
+    use crate::harness::client::{Answer, Request};
+
+    fn exchange(request: Request, begun: u64, body: Value) -> Exchange {
+        Exchange {
+            client: "c1".to_owned(),
+            addr: "n1:5011".to_owned(),
+            request,
+            begun,
+            ended: Some(begun + 1),
+            answer: Some(Ok(Answer { status: StatusCode::OK, body })),
+        }
+    }
+
+    fn topic(uuid: &str, stamp: f64) -> Value {
+        json!({ "type": "metadata", "name": "TopicRecord", "timestamp": stamp,
+            "fields": { "topicUUID": uuid, "name": uuid } })
+    }
+
+    fn created(begun: u64, uuid: &str, stamp: f64) -> Exchange {
+        exchange(Request::post("/create_topic", json!({ "name": uuid })), begun, topic(uuid, stamp))
+    }
+
+    fn poll(
+        begun: u64,
+        previous: f64,
+        kind: &str,
+        offset: f64,
+        topics: &[(&str, f64)],
+    ) -> Exchange {
+        let topics: Vec<_> = topics.iter().map(|(uuid, stamp)| topic(uuid, *stamp)).collect();
+        let part = if kind == "diff" { "upserted" } else { "records" };
+        let mode = if kind == "diff" { "?mode=diff" } else { "" };
+        let body = json!({ "snapshot": kind, "offset": offset, part: { "TopicRecord": topics } });
+        exchange(Request::get(format!("/client_mgmt/{previous}{mode}")), begun, body)
+    }
+
+    fn judge(exchanges: &[Exchange]) -> Result<(), String> {
+        check(exchanges, &|number| Some(exchanges[number].begun)).map_err(|(_, what)| what)
+    }
+
+    #[test]
+    fn a_poller_that_is_told_everything_once_passes() {
+        let history = [
+            created(0, "a", 1.0),
+            poll(2, 0.0, "current", 2.0, &[("a", 1.0)]),
+            created(4, "b", 3.0),
+            poll(6, 2.0, "diff", 4.0, &[("b", 3.0)]),
+            poll(8, 4.0, "diff", 4.0, &[]),
+        ];
+        assert_eq!(judge(&history), Ok(()));
+    }
+
+    #[test]
+    fn a_missed_and_a_repeated_change_are_caught() {
+        let missed = [created(0, "a", 1.0), poll(2, 0.5, "diff", 2.0, &[])];
+        assert!(judge(&missed).unwrap_err().contains("missing"));
+        let again = [created(0, "a", 1.0), poll(2, 1.0, "diff", 2.0, &[("a", 1.0)])];
+        assert!(judge(&again).is_err());
+    }
+
+    #[test]
+    fn a_poll_behind_what_was_answered_is_caught() {
+        let stale = [created(0, "a", 5.0), poll(2, 0.0, "current", 4.0, &[])];
+        assert!(judge(&stale).unwrap_err().contains("went back"));
+        let write = [poll(0, 0.0, "current", 4.0, &[]), created(2, "a", 4.0)];
+        assert!(judge(&write).unwrap_err().contains("went back"));
+        // Side by side, they may be in either order.
+        let mut together = stale.clone();
+        together[0].ended = Some(9);
+        assert_eq!(judge(&together), Ok(()));
+    }
+
+    #[test]
+    fn the_wrong_kind_for_the_age_is_caught() {
+        assert!(judge(&[poll(0, 0.0, "current", 600.000_001, &[])]).is_err());
+        assert!(judge(&[poll(0, 0.0, "complete", 600.0, &[])]).is_err());
+        assert!(judge(&[poll(0, 0.0, "diff", 600.000_001, &[])]).is_err());
+        assert_eq!(judge(&[poll(0, 0.0, "current", 600.0, &[])]), Ok(()));
+    }
+
+    #[test]
+    fn a_record_that_changes_without_a_stamp_is_caught() {
+        let mut other = created(4, "a", 1.0);
+        if let Some(Ok(answer)) = &mut other.answer {
+            answer.body["fields"]["name"] = json!("z");
+        }
+        assert!(judge(&[created(0, "a", 1.0), other]).unwrap_err().contains("was shown as"));
+    }
+
+    #[test]
+    fn a_broker_that_closes_is_deleted_from_diffs_and_gone_from_snapshots() {
+        let broker = |name: &str, key: &str, stamp: f64, status: &str| {
+            json!({ "name": name, "timestamp": stamp,
+                "fields": { key: "u", "brokerStatus": status, "epoch": 0 } })
+        };
+        let registered = exchange(
+            Request::post("/register_broker", json!({ "brokerId": 1 })),
+            0,
+            broker("RegisterBrokerRecord", "internalUUID", 1.0, "ALIVE"),
+        );
+        let closed = exchange(
+            Request::post("/unregister_broker/1", Value::Null),
+            2,
+            broker("RegistrationChangeBrokerRecord", "brokerId", 2.0, "CLOSED"),
+        );
+        let diff = |deleted: Value| {
+            let body =
+                json!({ "snapshot": "diff", "offset": 3.0, "upserted": {}, "deleted": deleted });
+            exchange(Request::get("/client_mgmt/1.5?mode=diff"), 4, body)
+        };
+        let told =
+            diff(json!({ "RegisterBrokerRecord": [{ "brokerId": 1, "internalUUID": "u" }] }));
+        assert_eq!(judge(&[registered.clone(), closed.clone(), told]), Ok(()));
+        let untold = judge(&[registered.clone(), closed.clone(), diff(json!({}))]);
+        assert!(untold.unwrap_err().contains("not deleted"));
+        let records = json!({ "RegisterBrokerRecord": [broker("RegisterBrokerRecord", "internalUUID", 1.0, "ALIVE")] });
+        let body = json!({ "snapshot": "current", "offset": 3.0, "records": records });
+        let ghost = exchange(Request::get("/client_mgmt/1.5"), 4, body);
+        assert!(judge(&[registered, closed, ghost]).is_err());
+    }
+}

@@ -1,0 +1,248 @@
+//! What must hold, in four layers. Each layer is a file, and is tested on histories that break it.
+//!
+//! | layer | file | says |
+//! |---|---|---|
+//! | 1 | [`raft`] | Raft's own promises hold at every step of every node |
+//! | 2 | [`state`] | nodes that applied the same log have the same metadata, and it obeys its rules |
+//! | 3 | [`clients`] | what all clients were told can be true (with [`linear`], [`objects`] and [`mgmt`]) |
+//! | 4 | [`liveness`] | after the faults, the cluster serves again in time |
+//!
+//! Layers 1 and 2 watch every node through its observer, step by step ([`Watch`]); 3 judges a run's history at
+//! its end; 4 is asked by whoever waits. The first violation is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::EntryPayload;
+use yakt::metadata::State;
+use yakt::raft::observe::{Observer, Step};
+use yakt::raft::{NodeId, Term};
+
+use self::raft::RaftCheck;
+use self::state::StateCheck;
+use super::Violation;
+use super::coverage::{Coverage, Site};
+use super::record::Recorder;
+use crate::trace::Trace;
+
+pub mod clients;
+pub mod linear;
+pub mod liveness;
+pub mod mgmt;
+pub mod objects;
+pub mod raft;
+pub mod state;
+
+/// Watches all nodes of a run. Clones are the same watch.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    trace: Trace,
+    coverage: Coverage,
+    recorder: Recorder,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    raft: RaftCheck,
+    state: StateCheck,
+    /// What each node is in the middle of.
+    busy: BTreeMap<NodeId, Busy>,
+    installs: u64,
+    violation: Option<Violation>,
+}
+
+/// What a node is in the middle of, for coverage.
+#[derive(Clone, Copy, Debug, Default)]
+struct Busy {
+    installing: bool,
+    building: bool,
+    /// Whether this life has shown a snapshot: the first is its own.
+    begun: bool,
+}
+
+impl Watch {
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(trace: Trace, coverage: Coverage, recorder: Recorder) -> Self {
+        Self { trace, coverage, recorder, seen: Arc::default() }
+    }
+
+    /// Counts what rare things happened.
+    #[must_use]
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// Writes down what a report shows.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Watches `node` through one life.
+    #[must_use]
+    pub fn observer(&self, node: NodeId) -> Observer {
+        let watch = self.clone();
+        watch.lock().busy.remove(&node);
+        Observer(Arc::new(move |step| watch.observe(node, step)))
+    }
+
+    fn observe(&self, node: NodeId, step: Step<'_>) {
+        self.recorder.step(node, &step);
+        let mut seen = self.lock();
+        let checked = match step {
+            Step::Recovered(found) => {
+                self.coverage.reach(Site::Recovery, !found.entries.is_empty());
+                seen.raft.recovered(node, found)
+            }
+            Step::Appended(entries) => seen.raft.appended(node, entries),
+            Step::Truncated(from) => {
+                self.coverage.fire(Site::Truncation);
+                self.trace.record(format_args!("n{node} truncates from {from}"));
+                seen.raft.truncated(node, from)
+            }
+            Step::Committed(id) => seen.raft.committed_at(node, id),
+            Step::Purged(upto) => {
+                self.trace.record(format_args!("n{node} purges up to {upto}"));
+                seen.raft.purged(node, upto)
+            }
+            Step::Stored(changes) => seen.raft.stored(node, changes),
+            Step::VoteAnswered { vote, granted, pre } => {
+                let busy = seen.busy.get(&node).copied().unwrap_or_default();
+                self.coverage.reach(Site::VoteWhileInstalling, busy.installing);
+                self.coverage.reach(Site::VoteWhileSnapshotting, busy.building);
+                if pre { Ok(()) } else { seen.raft.vote_answered(node, vote, granted) }
+            }
+            Step::Applied(entry, reply, state) => {
+                let id = entry.log_id;
+                self.trace.record(format_args!("n{node} applied {id}"));
+                self.note_applied(&entry.payload);
+                seen.raft
+                    .applied(node, id)
+                    .and_then(|()| seen.state.applied(node, id, reply, state))
+            }
+            Step::Installing(_) => {
+                let busy = seen.busy.entry(node).or_default();
+                busy.installing = busy.begun;
+                Ok(())
+            }
+            Step::Installed(meta, state) => {
+                let busy = seen.busy.entry(node).or_default();
+                busy.installing = false;
+                let restored = !std::mem::replace(&mut busy.begun, true);
+                seen.installs += u64::from(!restored);
+                self.coverage.reach(Site::SnapshotInstall, !restored);
+                self.trace.record(format_args!(
+                    "n{node} installed {:?}, restored={restored}",
+                    meta.last_log_id
+                ));
+                meta.last_log_id.map_or(Ok(()), |last| {
+                    seen.raft
+                        .installed(node, last)
+                        .and_then(|()| seen.state.compare(node, last.index, state))
+                })
+            }
+            Step::SnapshotBegun(_) => {
+                seen.busy.entry(node).or_default().building = true;
+                Ok(())
+            }
+            Step::Sent(_) | Step::Heard(_) => Ok(()),
+        };
+        if let Step::Applied(..) = step {
+            seen.busy.entry(node).or_default().begun = true;
+        }
+        if let Step::Stored(changes) = step
+            && changes
+                .iter()
+                .any(|change| matches!(change, yakt::raft::observe::Stored::Snapshot(_)))
+        {
+            seen.busy.entry(node).or_default().building = false;
+        }
+        if let Err(what) = checked {
+            seen.report(Violation::safety(what));
+        }
+    }
+
+    fn note_applied(&self, payload: &yakt::raft::Payload) {
+        if let EntryPayload::Membership(membership) = payload {
+            let joint = membership.get_joint_config().len() > 1;
+            self.coverage.reach(Site::MembershipChange, joint);
+        }
+    }
+
+    /// `node` leads `term`. Says whether that is news.
+    pub fn leads(&self, node: NodeId, term: Term) -> bool {
+        let mut seen = self.lock();
+        match seen.raft.leads(node, term) {
+            Ok(news) => {
+                if news {
+                    self.trace.record(format_args!("n{node} leads term {term}"));
+                }
+                news
+            }
+            Err(what) => {
+                seen.report(Violation::safety(what));
+                false
+            }
+        }
+    }
+
+    /// Whether some majority that the cluster needs is gone when the disks of `destroyed` are.
+    #[must_use]
+    pub fn is_unrecoverable(&self, destroyed: &BTreeSet<NodeId>) -> bool {
+        self.lock().raft.voters().iter().any(|voters| liveness::is_unrecoverable(voters, destroyed))
+    }
+
+    /// The disk of `node` is gone, and everything on it.
+    pub fn disk_lost(&self, node: NodeId) {
+        self.lock().raft.disk_lost(node);
+    }
+
+    /// The first violation, if any.
+    #[must_use]
+    pub fn violation(&self) -> Option<Violation> {
+        self.lock().violation.clone()
+    }
+
+    /// How many terms had a leader.
+    #[must_use]
+    pub fn leaders(&self) -> u64 {
+        self.lock().raft.leaders()
+    }
+
+    /// How many snapshots were installed, those that nodes found on their own disks aside.
+    #[must_use]
+    pub fn installs(&self) -> u64 {
+        self.lock().installs
+    }
+
+    /// The index up to which `node` has forgotten its log; 0 if it has all of it.
+    #[must_use]
+    pub fn purged(&self, node: NodeId) -> u64 {
+        self.lock().raft.purge_point(node)
+    }
+
+    /// Notes a violation that was found elsewhere.
+    pub fn report(&self, violation: Violation) {
+        self.lock().report(violation);
+    }
+
+    /// Compares the state of `node`, which has applied up to `index`, with what others had there.
+    pub fn compare(&self, node: NodeId, index: u64, state: &State) {
+        let mut seen = self.lock();
+        if let Err(what) = seen.state.compare(node, index, state) {
+            seen.report(Violation::safety(what));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn report(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+}

@@ -1,0 +1,110 @@
+//! What clients asked and were answered: the history that layer 3 judges.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hyper::StatusCode;
+
+use super::client::{Answer, NoAnswer, Request};
+
+/// Client errors that say nothing of the cluster: the request never reached it.
+const WITHOUT_EFFECT: [StatusCode; 2] =
+    [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
+
+/// One request, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// The client's host.
+    pub client: String,
+    /// `HOST:PORT` of the asked node.
+    pub addr: String,
+    /// What was asked.
+    pub request: Request,
+    /// When it was sent, in nanoseconds of virtual time.
+    pub begun: u64,
+    /// When the answer came or was given up; `None` while it is waited for.
+    pub ended: Option<u64>,
+    /// What came.
+    pub answer: Option<Result<Answer, NoAnswer>>,
+}
+
+/// What is known of the effect of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Effect<'a> {
+    /// The cluster decided: this is its answer.
+    Decided(&'a Answer),
+    /// It certainly did nothing.
+    None,
+    /// Nobody knows.
+    Open,
+}
+
+impl Exchange {
+    /// What is known of its effect.
+    #[must_use]
+    pub fn effect(&self) -> Effect<'_> {
+        match &self.answer {
+            Some(Ok(answer)) if answer.status == StatusCode::GATEWAY_TIMEOUT => Effect::Open,
+            Some(Ok(answer)) if answer.status.is_server_error() => Effect::None,
+            Some(Ok(answer)) if WITHOUT_EFFECT.contains(&answer.status) => Effect::None,
+            Some(Ok(answer)) => Effect::Decided(answer),
+            Some(Err(NoAnswer::NotSent)) => Effect::None,
+            Some(Err(NoAnswer::Lost)) | None => Effect::Open,
+        }
+    }
+
+    /// The path without its query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.request.path.split('?').next().unwrap_or_default()
+    }
+
+    /// Whether it asks only for what the node itself has.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.request.path.contains("consistency=stale")
+    }
+}
+
+/// All exchanges of a run. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Exchanges(Arc<Mutex<Vec<Exchange>>>);
+
+impl Exchanges {
+    /// Notes that `request` is sent; the number names it to [`end`](Self::end).
+    pub fn begin(&self, client: &str, addr: &str, request: &Request, now: u64) -> usize {
+        let mut exchanges = self.lock();
+        exchanges.push(Exchange {
+            client: client.to_owned(),
+            addr: addr.to_owned(),
+            request: request.clone(),
+            begun: now,
+            ended: None,
+            answer: None,
+        });
+        exchanges.len() - 1
+    }
+
+    /// Notes what came of it.
+    pub fn end(&self, number: usize, answer: &Result<Answer, NoAnswer>, now: u64) {
+        if let Some(exchange) = self.lock().get_mut(number) {
+            exchange.ended = Some(now);
+            exchange.answer = Some(answer.clone());
+        }
+    }
+
+    /// All of them, in the order in which they were sent.
+    #[must_use]
+    pub fn all(&self) -> Vec<Exchange> {
+        self.lock().clone()
+    }
+
+    /// How many were answered.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.lock().iter().filter(|exchange| matches!(exchange.answer, Some(Ok(_)))).count() as u64
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Exchange>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

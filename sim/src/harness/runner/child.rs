@@ -1,0 +1,128 @@
+//! The process that plays.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "around the simulation, the process is real: it writes files and hears when its runner is gone"
+)]
+
+use std::env;
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::panic;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc;
+
+use super::job::{EXIT_LIVENESS, EXIT_SAFETY, JOB, Job, MARK, Panic, Piece, Play, Said};
+use crate::harness::scenarios::{Played, Script, Wants, play_with};
+use crate::harness::schedule::Schedule;
+use crate::harness::subject::Subject;
+use crate::harness::{Broken, Verdict};
+use crate::report::render;
+
+/// Bytes of a panic's message that are passed on.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// If this process was started for a run, plays it and says how to exit.
+///
+/// A program that has a [`Runner`](super::Runner) of itself calls this before anything else.
+#[must_use]
+pub fn child() -> Option<ExitCode> {
+    child_of(Subject::default())
+}
+
+/// The same, with `subject` in the place of yakt as it is.
+#[must_use]
+pub fn child_of(subject: Subject) -> Option<ExitCode> {
+    let job = env::var(JOB).ok()?;
+    Some(play(&job, subject).unwrap_or_else(|error| {
+        eprintln!("cannot play {job}: {error}");
+        ExitCode::FAILURE
+    }))
+}
+
+fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
+    let job: Job = serde_json::from_str(job)?;
+    panic::set_hook({
+        let print = panic::take_hook();
+        Box::new(move |info| {
+            // Whoever would read it may be gone.
+            _ = say(&Said::Panic(panic_of(info)));
+            print(info);
+        })
+    });
+    let first_line = follow_runner();
+    let wants = Wants { trace_lines: job.trace.is_some(), recording: job.report.is_some() };
+    let played = match job.play {
+        Play::Seed { piece, seed } => match piece.parse()? {
+            Piece::Scenario(scenario) => play_with(subject, Script::Seed(scenario, seed), wants),
+            Piece::Selftest(selftest) => selftest.play(seed, wants),
+        },
+        Play::Schedule => {
+            let schedule: Schedule = serde_json::from_str(&first_line.recv()?)?;
+            play_with(subject, Script::Schedule(Box::new(schedule)), wants)
+        }
+    };
+    let Played { outcome, trace, recording } = played;
+    if let Some(path) = job.trace {
+        write_lines(&path, &trace)?;
+    }
+    if let (Some(path), Some(mut recording)) = (job.report, recording) {
+        if let Some(command) = job.command {
+            recording.command = command;
+        }
+        std::fs::write(path, render(&recording))?;
+    }
+    let exit = match &outcome.verdict {
+        Verdict::Clean | Verdict::Unrecoverable => ExitCode::SUCCESS,
+        Verdict::Violated(violation) => ExitCode::from(match violation.broken {
+            Broken::Safety => EXIT_SAFETY,
+            Broken::Liveness => EXIT_LIVENESS,
+        }),
+    };
+    say(&Said::Outcome(outcome))?;
+    Ok(exit)
+}
+
+/// Ends the process when standard input ends: then the runner is gone, and a run that hangs would go on for ever.
+/// Returns where its first line will come.
+fn follow_runner() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut input = BufReader::new(io::stdin());
+        let mut line = String::new();
+        if input.read_line(&mut line).is_ok_and(|length| length > 0) {
+            _ = sender.send(line);
+            while input.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
+        }
+        std::process::exit(1);
+    });
+    receiver
+}
+
+fn say(said: &Said) -> io::Result<()> {
+    let line = serde_json::to_string(said)?;
+    let mut output = io::stdout().lock();
+    // In a line of its own, even after a print without a line's end.
+    writeln!(output, "\n{MARK}{line}")?;
+    output.flush()
+}
+
+fn panic_of(info: &panic::PanicHookInfo<'_>) -> Panic {
+    let mut message = info.payload_as_str().unwrap_or("(no message)").to_owned();
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push('…');
+    }
+    let place = info.location().map_or_else(|| "nowhere".to_owned(), ToString::to_string);
+    Panic { message, place }
+}
+
+fn write_lines(path: &Path, lines: &[String]) -> io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for line in lines {
+        writeln!(file, "{line}")?;
+    }
+    file.flush()
+}

@@ -1,0 +1,384 @@
+//! Draws a schedule from a seed, swarm-style: each seed turns whole families of faults off, and sizes and
+//! times the others, so that rare combinations get room (Groce et al., "Swarm testing", 2012).
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{Cut, DiskFault, Fault, Loss, Planned, Schedule, Settings, Target};
+use crate::harness::scenarios::NODES;
+use crate::harness::workload::plan::{Operation, Shape, What};
+use crate::rng::SeededRng;
+
+/// Faults of a run at most.
+const FAULTS_MAX: usize = 80;
+
+/// Of so many runs, one is long.
+const LONG_EVERY: u32 = 8;
+
+/// Of so many runs, one may lose as many disks as it likes, and so become unrecoverable.
+const RUIN_EVERY: u32 = 25;
+
+/// Elsewhere, at least so long passes between two losses of disks: time to replace one before the next.
+const LOSS_GAP_MILLIS: u64 = 12_000;
+
+/// How long runs of a kind are, and what may go wrong in them.
+#[derive(Clone, Copy, Debug)]
+pub struct Theme {
+    /// The scenario's name.
+    pub name: &'static str,
+    /// How long the faults last, at least and at most; each seed draws its own.
+    pub duration: (Duration, Duration),
+    /// The same of one run in `LONG_EVERY`, if some are to be longer.
+    pub duration_long: Option<(Duration, Duration)>,
+    /// Operations of one client at most.
+    pub operations_max: usize,
+    /// The families that may be on.
+    pub families: &'static [Family],
+    /// Whether every family is on, always.
+    pub all_on: bool,
+}
+
+/// A family of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Kills, clean stops, restarts.
+    Process,
+    /// Power losses.
+    Power,
+    /// Nodes and clients that stand still.
+    Pause,
+    /// Links that break.
+    Network,
+    /// Links and nodes that are slow.
+    Slow,
+    /// Disks that fail for a while.
+    Disk,
+    /// Bits that rot.
+    Rot,
+    /// Clocks that are wrong.
+    Clock,
+    /// Removals, replacements, transfers.
+    Operator,
+    /// Disks that are lost.
+    Loss,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: &[Self] = &[
+        Self::Process,
+        Self::Power,
+        Self::Pause,
+        Self::Network,
+        Self::Slow,
+        Self::Disk,
+        Self::Rot,
+        Self::Clock,
+        Self::Operator,
+        Self::Loss,
+    ];
+}
+
+/// A number between `low` and `high` whose logarithm is even: as many small ones as large ones.
+fn spread(rng: &mut SeededRng, low: u64, high: u64) -> u64 {
+    let doublings = u64::from((high / low.max(1)).max(1).ilog2());
+    let base = low << rng.random_range(0..=doublings);
+    rng.random_range(base..=(2 * base).min(high.max(base)))
+}
+
+fn target(rng: &mut SeededRng) -> Target {
+    match rng.random_range(0..5) {
+        0 | 1 => Target::Leader,
+        2 => Target::Follower(rng.random_range(1..NODES)),
+        _ => Target::Node(rng.random_range(1..=NODES)),
+    }
+}
+
+fn loss(rng: &mut SeededRng) -> Loss {
+    match rng.random_range(0..7) {
+        0 => Loss::Unsynced,
+        1 => Loss::Nothing,
+        2 => Loss::Prefix,
+        3 | 4 => Loss::Reordered,
+        _ => Loss::Torn,
+    }
+}
+
+/// How long something is down or lasts: mostly around an election, sometimes minutes.
+fn span(rng: &mut SeededRng) -> u64 {
+    if rng.random_range(0..12) == 0 { spread(rng, 10_000, 120_000) } else { spread(rng, 20, 6_000) }
+}
+
+impl Theme {
+    /// The schedule of `seed`.
+    #[must_use]
+    pub fn draw(&self, seed: u64) -> Schedule {
+        let mut rng = SeededRng::new(seed ^ 0x5eed_0f5c_4ed1_e000);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let long = self.duration_long.filter(|_| rng.random_range(0..LONG_EVERY) == 0);
+        let (shortest, longest) = long.unwrap_or(self.duration);
+        let duration = spread(&mut rng, millis(shortest), millis(longest));
+        let on: Vec<Family> = {
+            let mut on: Vec<_> = self.families.to_vec();
+            // From rare to nearly always: each seed has its own idea of how much is on.
+            let chance = rng.random_range(15..85);
+            on.retain(|_| self.all_on || rng.random_range(0..100) < chance);
+            on
+        };
+        let settings = draw_settings(&mut rng, duration, on.contains(&Family::Clock));
+        let clients = self.draw_clients(&mut rng, duration);
+        let mut faults = draw_faults(&mut rng, duration, &on, clients.len());
+        if rng.random_range(0..RUIN_EVERY) != 0 {
+            space_losses(&mut faults);
+        }
+        Schedule { scenario: self.name.to_owned(), seed, settings, faults, clients }
+    }
+
+    fn draw_clients(&self, rng: &mut SeededRng, duration: u64) -> Vec<Vec<Operation>> {
+        let weights = std::array::from_fn(|family| {
+            // Each family of operations is off in a quarter of the runs, topics and reads aside.
+            let off = family != 0 && family != 5 && rng.random_range(0..4) == 0;
+            if off { 0 } else { rng.random_range(1..10) }
+        });
+        let shape = Shape {
+            clients: rng.random_range(1..=5),
+            duration: duration * 1_000,
+            pause: spread(rng, 2_000, 200_000),
+            operations_max: self.operations_max,
+            nodes: NODES,
+            brokers: u32::try_from(spread(rng, 1, 12)).unwrap_or(12),
+            weights,
+            keyed: rng.random_range(0..=100),
+            stale: rng.random_range(0..40),
+        };
+        let mut clients = shape.draw(rng);
+        clients.push(draw_poller(rng, duration));
+        clients
+    }
+}
+
+/// A client that does nothing but follow the changes, from seconds to many minutes apart.
+fn draw_poller(rng: &mut SeededRng, duration: u64) -> Vec<Operation> {
+    let (mut operations, mut elapsed) = (Vec::new(), 0);
+    let brokers = rng.random_bool(0.5);
+    while elapsed < duration && operations.len() < 200 {
+        let pause = spread(rng, 500, 900_000.min(duration / 2).max(1_000));
+        elapsed += pause;
+        operations.push(Operation {
+            pause: pause * 1_000,
+            node: rng.random_range(1..=NODES),
+            keyed: false,
+            stale: rng.random_range(0..6) == 0,
+            what: What::Poll { brokers, diff: rng.random_range(0..10) != 0 },
+        });
+    }
+    operations
+}
+
+fn draw_settings(rng: &mut SeededRng, duration: u64, clocks: bool) -> Settings {
+    // Beyond ten minutes, heartbeats as on a slow network keep the run cheap.
+    let heartbeat_millis =
+        if duration > 700_000 { 1_000 } else { [40, 40, 40, 100, 250][rng.random_range(0..5)] };
+    let snapshot_entries = spread(rng, 10, 800);
+    let latency = spread(rng, 50, 8_000);
+    let disk = spread(rng, 50, 6_000);
+    let mut clock = |limit: i64| {
+        let off = clocks && rng.random_bool(0.5);
+        if off { rng.random_range(-limit..=limit) } else { 0 }
+    };
+    let clock_millis = (0..NODES).map(|_| clock(240_000)).collect();
+    let drift_ppm = (0..NODES).map(|_| i32::try_from(clock(300)).unwrap_or(0)).collect();
+    Settings {
+        duration_millis: duration,
+        heartbeat_millis,
+        snapshot_entries,
+        log_entries_kept: rng.random_range(0..=snapshot_entries),
+        snapshot_chunk_bytes: usize::try_from(spread(rng, 512, 65_536)).unwrap_or(65_536),
+        latency_micros: (latency / 4, latency),
+        disk_micros: (disk / 8, disk),
+        clock_millis,
+        drift_ppm,
+    }
+}
+
+fn draw_faults(rng: &mut SeededRng, duration: u64, on: &[Family], clients: usize) -> Vec<Planned> {
+    let mut faults = Vec::new();
+    if on.is_empty() {
+        return faults;
+    }
+    let gap = spread(rng, 300, 20_000);
+    let mut at = rng.random_range(0..=gap);
+    while at < duration && faults.len() < FAULTS_MAX {
+        let family = on[rng.random_range(0..on.len())];
+        faults.push(Planned { at, fault: draw_fault(rng, family, clients) });
+        // Faults come in crowds as well as alone.
+        at += if rng.random_range(0..4) == 0 {
+            rng.random_range(0..=gap / 8)
+        } else {
+            rng.random_range(0..=2 * gap)
+        };
+    }
+    faults
+}
+
+/// Leaves out losses of disks that come too soon after another.
+fn space_losses(faults: &mut Vec<Planned>) {
+    let mut earliest = 0;
+    faults.retain(|planned| {
+        let loses = matches!(planned.fault, Fault::Lose { .. } | Fault::Rot { .. });
+        let kept = !loses || planned.at >= earliest;
+        if loses && kept {
+            earliest = planned.at + LOSS_GAP_MILLIS;
+        }
+        kept
+    });
+}
+
+fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
+    let target = target(rng);
+    match family {
+        Family::Process => match rng.random_range(0..8) {
+            0..5 => Fault::Kill { target, down: span(rng) },
+            5 | 6 => Fault::Stop { target, down: span(rng) },
+            _ => Fault::RollingRestart { down: spread(rng, 20, 2_000) },
+        },
+        Family::Power => {
+            let loss = loss(rng);
+            match rng.random_range(0..8) {
+                0 | 1 => Fault::Crash { target, loss, down: span(rng) },
+                2..5 => Fault::CrashInWrite {
+                    target,
+                    writes: spread(rng, 1, 200),
+                    loss,
+                    down: span(rng),
+                },
+                5 | 6 => Fault::CrashMany {
+                    first: rng.random_range(1..=NODES),
+                    count: rng.random_range(2..=NODES),
+                    loss,
+                    down: spread(rng, 20, 3_000),
+                },
+                _ => Fault::CrashLoop {
+                    target,
+                    loss,
+                    times: rng.random_range(2..5),
+                    up: spread(rng, 5, 1_000),
+                    down: spread(rng, 5, 500),
+                },
+            }
+        }
+        Family::Pause => match rng.random_range(0..6) {
+            0 => Fault::PauseClient {
+                client: rng.random_range(1..=clients.max(1)),
+                length: spread(rng, 200, 20_000),
+            },
+            1 => Fault::Pause { target, length: spread(rng, 100, 20_000) },
+            _ => Fault::Pause { target: Target::Leader, length: spread(rng, 100, 5_000) },
+        },
+        Family::Network => match rng.random_range(0..8) {
+            0 => Fault::Flap {
+                from: target,
+                to: Target::Node(rng.random_range(1..=NODES)),
+                times: rng.random_range(2..12),
+                on: spread(rng, 5, 800),
+                off: spread(rng, 5, 800),
+            },
+            1 => Fault::Reset { a: target, b: Target::Node(rng.random_range(1..=NODES)) },
+            which => {
+                let cuts = [
+                    Cut::Alone,
+                    Cut::Pair,
+                    Cut::Deaf,
+                    Cut::Mute,
+                    Cut::Bridge,
+                    Cut::Ring,
+                    Cut::OneLink,
+                ];
+                let cut =
+                    if which == 2 { Cut::Alone } else { cuts[rng.random_range(0..cuts.len())] };
+                Fault::Cut { target, cut, length: span(rng) }
+            }
+        },
+        Family::Slow => match rng.random_range(0..3) {
+            0 => Fault::SlowLink {
+                from: target,
+                to: Target::Node(rng.random_range(1..=NODES)),
+                latency: spread(rng, 5, 800),
+                length: span(rng),
+            },
+            1 => Fault::SlowNode { target, latency: spread(rng, 5, 300), length: span(rng) },
+            _ => Fault::SlowDisk {
+                target,
+                latency: spread(rng, 5, 8_000),
+                length: spread(rng, 100, 10_000),
+            },
+        },
+        Family::Disk => {
+            let fault = [DiskFault::Read, DiskFault::Write, DiskFault::Sync, DiskFault::Full]
+                [rng.random_range(0..4)];
+            Fault::Disk { target, fault, length: spread(rng, 50, 8_000) }
+        }
+        Family::Rot => {
+            Fault::Rot { target, bits: spread(rng, 1, 64), down: spread(rng, 50, 3_000) }
+        }
+        Family::Clock => {
+            let back = rng.random_bool(0.5);
+            let millis = i64::try_from(spread(rng, 10, 200_000)).unwrap_or(0);
+            Fault::Jump { target, millis: if back { -millis } else { millis } }
+        }
+        Family::Operator => match rng.random_range(0..6) {
+            0 | 1 => Fault::Transfer { to: rng.random_range(1..=NODES) },
+            2 | 3 => Fault::Snapshot { target },
+            _ => {
+                Fault::Remove { target, away: spread(rng, 100, 5_000), wiped: rng.random_bool(0.5) }
+            }
+        },
+        Family::Loss => Fault::Lose { target, down: spread(rng, 100, 5_000) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THEME: Theme = Theme {
+        name: "swarm",
+        duration: (Duration::from_secs(20), Duration::from_mins(1)),
+        duration_long: None,
+        operations_max: 100,
+        families: Family::ALL,
+        all_on: false,
+    };
+
+    #[test]
+    fn a_schedule_follows_from_its_seed_and_survives_json() {
+        let schedule = THEME.draw(7);
+        assert_eq!(schedule, THEME.draw(7));
+        assert_ne!(schedule.faults, THEME.draw(8).faults);
+        let json = serde_json::to_string(&schedule).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&json).unwrap(), schedule);
+    }
+
+    #[test]
+    fn a_hundred_seeds_draw_every_kind_of_fault_and_leave_families_out() {
+        let schedules: Vec<_> = (0..100).map(|seed| THEME.draw(seed)).collect();
+        let kinds: std::collections::BTreeSet<String> = schedules
+            .iter()
+            .flat_map(|schedule| &schedule.faults)
+            .filter_map(|planned| serde_json::to_value(&planned.fault).ok())
+            .filter_map(|fault| fault.as_object().and_then(|fault| fault.keys().next().cloned()))
+            .collect();
+        assert_eq!(kinds.len(), 22, "{kinds:?}");
+        assert!(schedules.iter().any(|schedule| schedule.faults.len() < 3));
+    }
+
+    #[test]
+    fn spans_spread_over_their_whole_range() {
+        let mut rng = SeededRng::new(1);
+        let drawn: Vec<_> = (0..1_000).map(|_| spread(&mut rng, 10, 10_000)).collect();
+        assert!(drawn.iter().all(|span| (10..=10_000).contains(span)));
+        assert!(drawn.iter().filter(|span| **span < 100).count() > 150);
+        assert!(drawn.iter().filter(|span| **span > 1_000).count() > 150);
+    }
+}

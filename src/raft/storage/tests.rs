@@ -1,0 +1,225 @@
+//! Damage of any kind is never taken for what was written.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::StorageBackend;
+
+use super::snapshot::load_snapshot;
+use super::writer::{Change, commit};
+use super::*;
+use crate::metadata::{self, Command, CreateTopic, Timestamp};
+use crate::raft::types::{Membership, Payload, SharedCommand, SnapshotMeta};
+
+/// A file in memory that outlives its databases.
+#[derive(Clone, Debug, Default)]
+struct File(Arc<Mutex<Vec<u8>>>);
+
+impl File {
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StorageBackend for File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes().len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).expect("small");
+        let bytes = self.bytes();
+        let bytes = bytes.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.bytes().resize(usize::try_from(len).expect("small"), 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).expect("small");
+        self.bytes()[start..start + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+const IDENTITY: Identity =
+    Identity { cluster: Uuid::from_u128(1), node: 1, directory: Uuid::from_u128(2), founder: true };
+
+/// More than one row.
+const SNAPSHOT_BYTES: usize = SNAPSHOT_ROW_BYTES + 1_000;
+
+fn id(index: u64) -> EntryId {
+    EntryId::new_term_index(1, index)
+}
+
+fn entry(index: u64) -> (EntryId, Vec<u8>) {
+    let change = metadata::Change::CreateTopic(CreateTopic {
+        uuid: Uuid::from_u128(u128::from(index)),
+        name: format!("topic-{index}").parse().expect("legal"),
+    });
+    let command = Command { clock: Timestamp::from_micros(index), idempotency: None, change };
+    let payload = Payload::Normal(SharedCommand(Arc::new(command)));
+    (id(index), codec::encode_versioned(&LogEntry { log_id: id(index), payload }))
+}
+
+fn open(file: &File, claimed: &File) -> Result<Database, OpenError> {
+    guarded(|| open_database(file.clone(), claimed)).flatten().map(|(database, _)| database)
+}
+
+/// A node's file, with something of everything in it, and its claim.
+fn written(snapshot_bytes: usize) -> (File, File) {
+    let (file, claimed) = (File::default(), File::default());
+    let database = open(&file, &claimed).expect("a new file opens");
+    let transaction = database.begin_write().expect("begin");
+    let mut meta = transaction.open_table(META).expect("table");
+    put(&mut meta, KEY_IDENTITY, codec::encode_versioned(&IDENTITY)).expect("put");
+    drop(meta);
+    transaction.commit().expect("commit");
+    mark_claimed(&claimed).expect("mark");
+    let meta = SnapshotMeta { last_log_id: Some(id(4)), last_membership: Membership::default() };
+    let changes = vec![
+        Change::Append((0..200).map(entry).collect()),
+        Change::Vote(Ballot::new_committed(1, 1)),
+        Change::Snapshot { meta: Box::new(meta), data: vec![b's'; snapshot_bytes].into() },
+        Change::Purge(id(4)),
+    ];
+    commit(&database, changes, Some(codec::encode_versioned(&id(9)))).expect("commit");
+    drop(database);
+    (file, claimed)
+}
+
+/// All that a node learns from its file, as text.
+fn read(file: &File, claimed: &File) -> Result<String, OpenError> {
+    let database = open(file, claimed)?;
+    Ok(format!("{:?} {:?}", load(&database)?, load_snapshot(&database)?))
+}
+
+/// Changes a row behind the node's back, as redb does that adds a row to a page that rotted: with page
+/// checksums that are right.
+fn replace<K: redb::Key>(
+    database: &Database,
+    table: TableDefinition<'_, K, &'static [u8]>,
+    key: K::SelfType<'_>,
+    row: Option<&[u8]>,
+) {
+    let transaction = database.begin_write().expect("begin");
+    {
+        let mut table = transaction.open_table(table).expect("table");
+        match row {
+            Some(row) => drop(table.insert(key, row).expect("insert")),
+            None => drop(table.remove(key).expect("remove")),
+        }
+    }
+    transaction.commit().expect("commit");
+}
+
+fn row<K: redb::Key>(
+    database: &Database,
+    table: TableDefinition<'static, K, &'static [u8]>,
+    key: K::SelfType<'_>,
+) -> Vec<u8> {
+    let reading = database.begin_read().expect("begin");
+    let table = reading.open_table(table).expect("table");
+    table.get(key).expect("get").expect("present").value().to_vec()
+}
+
+fn assert_corrupt<T: std::fmt::Debug>(found: &Result<T, OpenError>, what: &str) {
+    assert!(matches!(found, Err(OpenError::Corrupt(_))), "{what}: {found:?}");
+}
+
+/// 1. A bit of an old log entry flips on the disk, while the node runs.
+/// 2. The next append falls into the same page: redb reads it, adds a row, and writes it with a new
+///    checksum of all of it.
+/// 3. The node restarts. Every page has the checksum it should have.
+/// 4. It once applied the entry as it was then: a command that no other node had.
+#[test]
+fn a_row_that_rotted_before_its_page_was_written_again_is_refused() {
+    let (file, claimed) = written(SNAPSHOT_BYTES);
+    let database = open(&file, &claimed).expect("sound");
+    let good = row(&database, LOG, 77);
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        replace(&database, LOG, 77, Some(&bad));
+        assert_corrupt(&load(&database), &format!("byte {at}"));
+    }
+    replace(&database, LOG, 77, Some(&good));
+    for key in [KEY_IDENTITY, KEY_VOTE, KEY_COMMITTED, KEY_PURGED, KEY_SNAPSHOT] {
+        let good = row(&database, META, key);
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            replace(&database, META, key, Some(&bad));
+            assert_corrupt(&load(&database), &format!("{key}, byte {at}"));
+        }
+        replace(&database, META, key, Some(&good));
+    }
+    load(&database).expect("sound again");
+}
+
+/// A vote under a key that rotted was as good as none: the node would have voted twice in a term.
+#[test]
+fn a_row_whose_key_rotted_is_refused() {
+    let (file, claimed) = written(SNAPSHOT_BYTES);
+    let database = open(&file, &claimed).expect("sound");
+    let vote = row(&database, META, KEY_VOTE);
+    replace(&database, META, KEY_VOTE, None);
+    replace(&database, META, "vOte", Some(&vote));
+    assert_corrupt(&load(&database), "a key");
+}
+
+/// A snapshot that rotted under a running node went to a learner, which took it for the metadata.
+#[test]
+fn a_snapshot_that_rotted_is_not_handed_out() {
+    for bad in [Some(vec![b't'; 1_000]), Some(vec![b's'; 999]), None] {
+        let (file, claimed) = written(SNAPSHOT_BYTES);
+        let database = open(&file, &claimed).expect("sound");
+        load_snapshot(&database).expect("sound").expect("saved");
+        replace(&database, SNAPSHOT, 1, bad.as_deref());
+        assert_corrupt(&load_snapshot(&database), "a snapshot");
+    }
+}
+
+#[test]
+fn a_file_with_a_flipped_bit_is_refused_or_holds_what_was_written() {
+    let (file, claimed) = written(1_000);
+    let good = file.bytes().clone();
+    let expected = read(&file, &claimed).expect("sound");
+    // Most of the file is unused space, zeros, and the map of it, ones.
+    let free = [0, 0xff];
+    let places: Vec<usize> = (0..good.len()).filter(|at| !free.contains(&good[*at])).collect();
+    let mut refused = 0;
+    for at in places.iter().step_by(places.len() / 500) {
+        let mut bad = good.clone();
+        bad[*at] ^= 1 << (at % 8);
+        match read(&File(Arc::new(Mutex::new(bad))), &claimed) {
+            Ok(found) => assert!(found == expected, "byte {at} gave {found}"),
+            Err(OpenError::Corrupt(_) | OpenError::Newer(_)) => refused += 1,
+            Err(error) => panic!("byte {at}: {error}"),
+        }
+    }
+    assert!(refused > 50, "{refused} refused of {}", places.len());
+}
+
+/// The identity is durable before the claim is, so one without the other is damage: of the transaction that
+/// wrote it, say, which a crash made look unfinished.
+#[test]
+fn a_claimed_file_that_does_not_say_whose_it_is_is_refused() {
+    let (file, claimed) = (File::default(), File::default());
+    drop(open(&file, &claimed).expect("a new file opens"));
+    mark_claimed(&claimed).expect("mark");
+    assert_corrupt(&open(&file, &claimed), "nobody's");
+}
+
+#[test]
+fn a_panic_of_the_storage_engine_is_damage() {
+    let error = guarded(|| -> () { panic!("page {} is no page", 7) }).expect_err("a panic");
+    assert!(error.to_string().contains("page 7 is no page"), "{error}");
+}
