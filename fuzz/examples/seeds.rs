@@ -1,5 +1,6 @@
 //! Writes the seeds of all targets to `corpus/`: `cargo run --example seeds`, in the fuzz directory.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,10 +16,13 @@ use yakt::raft::network::message::{Call, Hello, Request, Response, Return};
 use yakt::raft::storage::Identity;
 use yakt::raft::{Ballot, EntryId, LogEntry, Payload, Peer, SharedCommand};
 use yakt_fuzz::codec::{Kind, input};
+use yakt_fuzz::frames::{self, Way};
+use yakt_fuzz::recovery::{STEP_BYTES, Step};
 
 fn main() {
     codec();
     commands();
+    recovery();
     router();
 }
 
@@ -62,7 +66,7 @@ fn codec() {
     let identity = Identity { cluster: Uuid::from_u128(4), node: 1, directory, founder: true };
     value("identity", Kind::Identity, &identity);
 
-    let hello = Hello { cluster: Some(identity.cluster), to: Some(2) };
+    let hello = Hello { cluster: Some(identity.cluster), to: Some((2, directory)) };
     let call = Call::<TokioEnv> {
         number: 1,
         request: Request::Propose { change: topic.change, idempotency: topic.idempotency },
@@ -74,9 +78,21 @@ fn codec() {
     value("hello", Kind::Hello, &hello);
     value("call", Kind::Call, &call);
     value("return", Kind::Return, &answer);
-    let frames = [frame::encode(&hello), frame::encode(&call), frame::encode(&join)];
-    let frames: Vec<u8> = frames.into_iter().flat_map(|frame| frame.expect("small")).collect();
-    seed("codec", "connection", input(Kind::Connection, &frames));
+    let encode = |frames: &[io::Result<Vec<u8>>]| {
+        frames.iter().flat_map(|frame| frame.as_ref().expect("small").clone()).collect::<Vec<_>>()
+    };
+    let there = encode(&[frame::encode(&hello), frame::encode(&call), frame::encode(&join)]);
+    let back = encode(&[frame::encode(&answer), frame::encode(&answer)]);
+    seed("frames", "there", frames::input(Way::There, 0, &there));
+    seed("frames", "back", frames::input(Way::Back, 7, &back));
+    seed("frames", "cut-off", frames::input(Way::There, 30, &there[..there.len() - 1]));
+    seed("frames", "cut-off-length", frames::input(Way::Back, 30, &[&back[..], &[7, 0]].concat()));
+    let huge = [&back[..], &u32::MAX.to_le_bytes(), &back[4..]].concat();
+    seed("frames", "too-large", frames::input(Way::Back, 120, &huge));
+    // A length that is allowed, but does not come: it must not be reserved.
+    let absent = [&(8_u32 << 20).to_le_bytes()[..], &back[4..]].concat();
+    seed("frames", "absent", frames::input(Way::Back, 121, &absent));
+    seed("frames", "not-a-message", frames::input(Way::There, 1, &[&there[..], &back].concat()));
 }
 
 fn commands() {
@@ -94,6 +110,52 @@ fn commands() {
     seed("commands", "partitions", [&brokers[..], &lead[..]].concat().concat());
     let failover = [topic, partition, fence, close, SNAPSHOT, again, back, producer];
     seed("commands", "failover", [&brokers[..], &failover[..]].concat().concat());
+}
+
+/// Lives of a data directory, step by step: see [`Step`].
+fn recovery() {
+    use Step::{
+        Append, Committed, Crash, Flip, Fuse, Kill, Purge, Reopen, Snapshot, Truncate, Vote,
+    };
+    let step = |kind: Step, args: &[u8]| {
+        let mut step = [0; STEP_BYTES];
+        step[0] = kind as u8;
+        step[1..=args.len()].copy_from_slice(args);
+        step
+    };
+    let work = [
+        step(Append, &[3, 20]),
+        step(Vote, &[2, 1]),
+        step(Append, &[15, 200, 1]),
+        step(Committed, &[4]),
+        step(Truncate, &[7]),
+        step(Append, &[5, 100, 2]),
+        step(Snapshot, &[5, 0, 40]),
+        step(Purge, &[5]),
+    ];
+    let with = |more: &[[u8; STEP_BYTES]]| [&work[..], more, &work[..]].concat();
+    let lives = [
+        ("reopened", with(&[step(Reopen, &[])])),
+        ("killed", with(&[step(Kill, &[])])),
+        ("purged-beyond-the-end", with(&[step(Purge, &[9, 1]), step(Kill, &[])])),
+        ("big-snapshot", with(&[step(Snapshot, &[0, 0, 128, 1]), step(Reopen, &[])])),
+        // Once believed: the directory was another node's all of a sudden.
+        ("rotten-identity", with(&[step(Reopen, &[]), step(Flip, &[99, 210, 0, 3])])),
+        ("rotten-when-killed", with(&[step(Flip, &[0, 4, 0, 3]), step(Kill, &[])])),
+        // Once handed out as it was.
+        ("rotten-snapshot", with(&[step(Flip, &[0, 132, 0, 3]), step(Reopen, &[])])),
+        ("rotten-at-work", [with(&[step(Flip, &[0, 2, 0, 3])]), work.to_vec()].concat()),
+    ];
+    for (name, steps) in lives {
+        seed("recovery", name, steps.concat());
+    }
+    let survivors = ["nothing", "everything", "beginning", "all-but-one", "one", "subset"];
+    for (number, name) in (0..).zip(survivors) {
+        let mut steps = vec![step(Fuse, &[4, 0, number, 3])];
+        let crash = step(Crash, &[number, 7, 0, 1]);
+        steps.extend(with(&[crash, step(Fuse, &[40, 0, number, 9, 0, 1])]));
+        seed("recovery", &format!("left-{name}"), steps.concat());
+    }
 }
 
 fn router() {
@@ -131,6 +193,8 @@ fn seed(target: &str, name: &str, bytes: Vec<u8>) {
     match target {
         "codec" => yakt_fuzz::codec::run(&bytes),
         "commands" => yakt_fuzz::commands::run(&bytes),
+        "frames" => frames::run(&bytes),
+        "recovery" => yakt_fuzz::recovery::run(&bytes),
         _ => yakt_fuzz::router::run(&bytes),
     }
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);

@@ -1,14 +1,12 @@
-//! Bytes of the disk or the wire, decoded.
+//! One value's bytes, from the disk or the wire, decoded. For streams of them see [`frames`](crate::frames).
 //!
 //! The first byte says as what: see [`Kind`].
 
-use futures_util::FutureExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use yakt::codec::{decode_versioned, encode_versioned};
 use yakt::env::TokioEnv;
 use yakt::metadata::{Applied, Command, State};
-use yakt::raft::network::frame;
 use yakt::raft::network::message::{Call, Hello, Return};
 use yakt::raft::storage::Identity;
 use yakt::raft::{Ballot, LogEntry, SnapshotMeta};
@@ -36,11 +34,9 @@ pub enum Kind {
     Call,
     /// An answer's frame.
     Return,
-    /// A connection: frames with their lengths, a [`Hello`] and then [`Call`]s.
-    Connection,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 10] = [
     Kind::State,
     Kind::LogEntry,
     Kind::SnapshotMeta,
@@ -51,7 +47,6 @@ const KINDS: [Kind; 11] = [
     Kind::Hello,
     Kind::Call,
     Kind::Return,
-    Kind::Connection,
 ];
 
 /// The input that makes [`run`] take `bytes` for a `kind`.
@@ -78,7 +73,6 @@ pub fn run(data: &[u8]) {
         Kind::Hello => value::<Hello>(bytes),
         Kind::Call => value::<Call<TokioEnv>>(bytes),
         Kind::Return => value::<Return<TokioEnv>>(bytes),
-        Kind::Connection => connection(bytes),
     }
 }
 
@@ -94,18 +88,4 @@ fn value<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     let canonical = encode_versioned(&value);
     let again: T = decode_versioned(&canonical).expect("what was encoded decodes");
     assert_eq!(encode_versioned(&again), canonical, "two encodings of one value");
-}
-
-fn connection(mut bytes: &[u8]) {
-    let Some(Ok(Some(_))) = frame::read::<Hello>(&mut bytes).now_or_never() else { return };
-    loop {
-        match frame::read::<Call<TokioEnv>>(&mut bytes).now_or_never() {
-            Some(Ok(Some(call))) => {
-                frame::encode(&call).expect("what was received can be sent");
-            }
-            Some(Ok(None)) => return assert!(bytes.is_empty(), "the rest was not read"),
-            Some(Err(_)) => return,
-            None => panic!("waits for bytes that are there"),
-        }
-    }
 }

@@ -2,8 +2,10 @@
 //!
 //! | target | input | claim |
 //! |---|---|---|
-//! | [`codec`] | bytes of the disk or the wire | decoding never panics, what decodes survives encoding |
+//! | [`codec`] | one value's bytes, from the disk or the wire | decoding never panics, what decodes survives encoding |
 //! | [`commands`] | a history of commands | every invariant holds, snapshots lose nothing |
+//! | [`frames`] | a connection's bytes | however they arrive, the same messages or the same error come out |
+//! | [`recovery`] | writes, crashes and damage of a data directory | what was acknowledged is there, or opening fails |
 //! | [`router`] | an HTTP request | there is always an answer, and every error is a problem |
 //!
 //! ```text
@@ -19,4 +21,6 @@
 
 pub mod codec;
 pub mod commands;
+pub mod frames;
+pub mod recovery;
 pub mod router;

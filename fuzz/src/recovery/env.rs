@@ -1,0 +1,69 @@
+//! The world of a storage engine alone: a disk, and nobody else.
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use openraft_rt_tokio::TokioRuntime;
+use tokio::io::DuplexStream;
+use yakt::env::{Env, Listener};
+
+use super::disk::{Disk, Handle};
+
+/// [`Env`] with a disk only.
+#[derive(Clone, Debug)]
+pub struct DiskEnv {
+    /// The disk.
+    pub disk: Disk,
+    /// The life that [`Disk::boot`] began.
+    pub life: u32,
+}
+
+/// A listener to which nobody comes.
+#[derive(Debug)]
+pub struct Silence;
+
+impl Listener for Silence {
+    type Stream = DuplexStream;
+
+    async fn accept(&self) -> io::Result<DuplexStream> {
+        std::future::pending().await
+    }
+
+    fn local_addr(&self) -> io::Result<String> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Env for DiskEnv {
+    type Runtime = TokioRuntime;
+    type Listener = Silence;
+    type Stream = DuplexStream;
+    type Disk = Handle;
+
+    async fn listen(&self, _: &str) -> io::Result<Silence> {
+        Ok(Silence)
+    }
+
+    async fn connect(&self, _: &str) -> io::Result<DuplexStream> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    fn wall_clock(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn open_disk(&self, _: &Path, name: &str) -> io::Result<Handle> {
+        Ok(self.disk.open(self.life, name))
+    }
+
+    /// On the spot: a panic in `work` is one of the target.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = io::Result<T>> + Send {
+        let output = work();
+        async move { Ok(output) }
+    }
+}
