@@ -15,6 +15,7 @@ pub mod client;
 pub mod frame;
 pub mod message;
 mod peer;
+mod pipeline;
 pub mod server;
 
 pub use client::{CallError, Channel};

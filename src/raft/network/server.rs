@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::frame;
 use super::message::{Call, Hello, Request, Response, Return};
+use super::pipeline::in_order;
 use crate::env::{Env, Listener, rt};
 use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_DEADLINE};
 use crate::raft::observe::{Observer, Step};
@@ -288,8 +289,8 @@ fn append_lane<E: Env>(
     });
     let raft = raft.clone();
     drop(rt::spawn::<E, _>(async move {
-        let appended = queued.map(|(number, request)| append(raft.clone(), number, request));
-        let mut results = std::pin::pin!(appended.buffered(PIPELINE_DEPTH_MAX));
+        let work = |(number, request)| append(raft.clone(), number, request);
+        let mut results = std::pin::pin!(in_order(queued, PIPELINE_DEPTH_MAX, work));
         while let Some(result) = results.next().await {
             if answers.send(result).await.is_err() {
                 return;
