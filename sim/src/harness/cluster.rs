@@ -65,6 +65,9 @@ struct Inner {
     refused: BTreeSet<NodeId>,
     /// Nodes that were voters when their disk was lost, and have not been replaced yet.
     destroyed: BTreeSet<NodeId>,
+    /// Nodes that an operator has asked to remove. For good: a request that was lost on its way, or in a node that
+    /// stood still, may remove a node that has come back since (swarm, seed 5000116).
+    leaving: BTreeSet<NodeId>,
     /// Nodes that are not on their first disk any more.
     replaced: BTreeSet<NodeId>,
     /// Nodes that ended by themselves, and may be started again.
@@ -82,8 +85,6 @@ struct Process {
     ended: bool,
     /// Whether it may end by itself, with an error.
     may_fail: bool,
-    /// Whether it may find that it is no member any more.
-    may_be_removed: bool,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -288,11 +289,9 @@ impl Cluster {
         self.lock().destroyed.remove(&id);
     }
 
-    /// Node `id` may find that it is no member any more.
+    /// Node `id` may find, from now on, that it is no member any more.
     pub fn expect_removal(&self, id: NodeId) {
-        if let Some(process) = self.lock().processes.get_mut(&id) {
-            process.may_be_removed = true;
-        }
+        self.lock().leaving.insert(id);
     }
 
     /// Whether what was lost with disks is more than a majority can make up for.
@@ -488,7 +487,7 @@ impl Cluster {
         let life = *life;
         let may_fail =
             inner.failing.get(&id).is_some_and(|faults| *faults > 0) || inner.rotten.contains(&id);
-        let process = Process { node, life, ended: false, may_fail, may_be_removed: false };
+        let process = Process { node, life, ended: false, may_fail };
         inner.processes.insert(id, process);
         life
     }
@@ -502,7 +501,7 @@ impl Cluster {
             };
             let expected = match &result {
                 Ok(()) => process.ended,
-                Err(RunError::Removed(_)) => process.may_be_removed,
+                Err(RunError::Removed(_)) => inner.leaving.contains(&id),
                 // A new node on a new disk, before the old one is removed.
                 Err(RunError::Refused(_)) => inner.destroyed.contains(&id),
                 Err(_) => process.may_fail,

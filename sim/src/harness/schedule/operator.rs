@@ -109,6 +109,7 @@ impl Operator {
     pub(super) async fn replace(&self, id: NodeId) {
         let _turn = self.turn.lock().await;
         self.note(format!("replaces node {id}"));
+        self.cluster.expect_removal(id);
         while !self.cluster.is_unrecoverable() {
             let soon = rt::now::<SimEnv>() + PATIENCE;
             if self.ask(Self::removal(id), soon, is_removed).await {
