@@ -9,6 +9,10 @@ use yakt_sim::harness::runner::child;
 
 mod cli;
 
+/// A run makes and drops futures and messages without pause: the allocator is a good part of its cost.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     child().unwrap_or_else(cli::main)
 }

@@ -3,7 +3,7 @@
 //! | layer | file | says |
 //! |---|---|---|
 //! | 1 | [`raft`] | Raft's own promises hold at every step of every node |
-//! | 2 | [`state`] | nodes that applied the same log have the same metadata, and it obeys its rules |
+//! | 2 | [`state`] | nodes that applied the same log have the same metadata, and it obeys its rules (with [`failover`]) |
 //! | 3 | [`clients`] | what all clients were told can be true (with [`linear`], [`objects`] and [`mgmt`]) |
 //! | 4 | [`liveness`] | after the faults, the cluster serves again in time |
 //!
@@ -26,6 +26,7 @@ use super::record::Recorder;
 use crate::trace::Trace;
 
 pub mod clients;
+pub mod failover;
 pub mod linear;
 pub mod liveness;
 pub mod mgmt;

@@ -13,6 +13,7 @@ use yakt::codec;
 use yakt::metadata::{Audience, State, Timestamp};
 use yakt::raft::{EntryId, NodeId, Reply};
 
+use super::failover::FailoverCheck;
 use crate::trace::fnv1a;
 
 /// Records for which a state's digest is taken at every index; twice as many halve how often.
@@ -27,6 +28,7 @@ pub struct StateCheck {
     answers: BTreeMap<u64, (NodeId, u64)>,
     digests: BTreeMap<u64, (NodeId, u64)>,
     stamps: BTreeMap<NodeId, (u64, Timestamp)>,
+    failover: FailoverCheck,
     compared: u64,
 }
 
@@ -59,6 +61,7 @@ impl StateCheck {
         {
             return Err(format!("node {node}: cluster time went back from {earlier} to {stamp}"));
         }
+        self.failover.applied(index, state)?;
         let records = state.topic_count() + state.partition_count() + state.producer_count();
         let interval = (records / RECORDS_EVERY_INDEX).max(1) as u64;
         if index.is_multiple_of(interval.next_power_of_two()) {

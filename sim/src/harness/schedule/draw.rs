@@ -14,7 +14,7 @@ use crate::rng::SeededRng;
 const FAULTS_MAX: usize = 80;
 
 /// Of so many runs, one is long.
-const LONG_EVERY: u32 = 8;
+const LONG_EVERY: u32 = 16;
 
 /// Of so many runs, one may lose as many disks as it likes, and so become unrecoverable.
 const RUIN_EVERY: u32 = 25;
