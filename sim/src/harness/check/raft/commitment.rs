@@ -1,0 +1,168 @@
+//! What is committed, on whose disks, and what is made of it.
+
+use std::collections::BTreeSet;
+
+use yakt::raft::{EntryId, NodeId};
+
+use super::{Checked, Committed, RaftCheck, Voters, ensure};
+
+impl RaftCheck {
+    /// Who may vote: by the last membership that is committed, and by those behind it that some node has in its log.
+    /// Each of the sets needs a majority for the cluster to go on.
+    #[must_use]
+    pub fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+        let committed = self.committed().unwrap_or(0);
+        let last = self.voters.range(..=committed).next_back().map(|(_, voters)| voters);
+        let later = self.voters.range(committed + 1..).map(|(_, voters)| voters);
+        let later = later
+            .filter(|voters| self.nodes.values().any(|known| known.memory.holds(voters.entry)));
+        let sets = last.into_iter().chain(later).flat_map(|voters| &voters.sets);
+        sets.map(|set| set.iter().copied().collect()).collect()
+    }
+
+    /// The highest index that was said to be committed.
+    #[must_use]
+    pub fn committed(&self) -> Option<u64> {
+        self.committed.last_key_value().map(|(index, _)| *index)
+    }
+
+    /// `node` learned that the log is committed up to `id`.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn committed_at(&mut self, node: NodeId, id: EntryId) -> Checked {
+        let known = self.nodes.entry(node).or_default();
+        ensure(known.committed <= Some(id.index), || {
+            format!(
+                "monotony: node {node}'s commit index goes back from {:?} to {id}",
+                known.committed
+            )
+        })?;
+        known.committed = Some(id.index);
+        let in_term = known.vote.map_or(0, |vote| vote.leader_id.term);
+        let log = known.memory.clone_range(
+            self.committed.last_key_value().map_or(0, |(index, _)| index + 1),
+            id.index,
+        );
+        if let Some(other) = self.committed.get(&id.index) {
+            return ensure(other.entry == id, || {
+                format!(
+                    "immutability: node {node} holds {id} for committed, others {}",
+                    other.entry
+                )
+            });
+        }
+        for (index, entry) in log {
+            self.check_quorum(node, entry)?;
+            self.committed.insert(index, Committed { entry, in_term });
+        }
+        Ok(())
+    }
+
+    /// Whether enough voters hold `entry` on stable storage.
+    fn check_quorum(&self, node: NodeId, entry: EntryId) -> Checked {
+        let valid = |voters: &&Voters| {
+            voters.sets.iter().all(|set| {
+                let holders = set.iter().filter(|voter| {
+                    let had = self.lost.get(voter).is_some_and(|disk| disk.holds(entry));
+                    had || self.nodes.get(voter).is_some_and(|known| {
+                        known.disk.holds(entry)
+                            || known.snapshot.is_some_and(|snapshot| snapshot.index >= entry.index)
+                    })
+                });
+                2 * holders.count() > set.len()
+            })
+        };
+        let mut candidates = self
+            .voters
+            .range(..=entry.index)
+            .next_back()
+            .map(|(_, voters)| voters)
+            .into_iter()
+            .chain(self.voters.range(entry.index + 1..).map(|(_, voters)| voters))
+            .peekable();
+        if candidates.peek().is_none() {
+            // The first membership of all is written before there is a log to speak of.
+            return Ok(());
+        }
+        ensure(candidates.any(|voters| valid(&voters)), || {
+            let holders: Vec<_> = self
+                .nodes
+                .iter()
+                .filter(|(_, known)| known.disk.holds(entry))
+                .map(|(id, _)| *id)
+                .collect();
+            let voters = self
+                .voters
+                .range(..=entry.index)
+                .next_back()
+                .map(|(_, voters)| (&voters.entry, &voters.sets));
+            format!(
+                "commitment: node {node} holds {entry} for committed, which only the disks of {holders:?} have (voters {voters:?})"
+            )
+        })
+    }
+
+    /// `node` applied `id`.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn applied(&mut self, node: NodeId, id: EntryId) -> Checked {
+        let known = self.nodes.entry(node).or_default();
+        ensure(known.applied.is_none_or(|applied| applied + 1 == id.index), || {
+            format!("monotony: node {node} applies {id} after {:?}", known.applied)
+        })?;
+        known.applied = Some(id.index);
+        ensure(known.committed >= Some(id.index), || {
+            format!(
+                "order: node {node} applies {id} and holds only {:?} for committed",
+                known.committed
+            )
+        })?;
+        ensure(known.memory.holds(id), || {
+            format!("order: node {node} applies {id}, which is not in its log")
+        })?;
+        match self.committed.get(&id.index) {
+            Some(committed) => ensure(committed.entry == id, || {
+                format!(
+                    "immutability: node {node} applies {id} where {} was committed",
+                    committed.entry
+                )
+            }),
+            None => Err(format!("order: node {node} applies {id}, which nobody has committed")),
+        }
+    }
+
+    /// `node` replaced its metadata by a snapshot that ends at `last`.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn installed(&mut self, node: NodeId, last: EntryId) -> Checked {
+        let known = self.nodes.entry(node).or_default();
+        ensure(known.applied <= Some(last.index), || {
+            format!(
+                "monotony: node {node} had applied {:?} and installs a snapshot of {last}",
+                known.applied
+            )
+        })?;
+        known.applied = Some(last.index);
+        known.committed = known.committed.max(Some(last.index));
+        ensure(known.snapshot.is_some_and(|snapshot| snapshot.index >= last.index), || {
+            format!("order: node {node} works with a snapshot of {last} that is not on its disk")
+        })?;
+        match self.committed.get(&last.index) {
+            Some(committed) => ensure(committed.entry == last, || {
+                format!(
+                    "immutability: node {node} installs a snapshot of {last} where {} was committed",
+                    committed.entry
+                )
+            }),
+            None => Err(format!(
+                "order: node {node} installs a snapshot of {last}, which nobody has committed"
+            )),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What is on stable storage, and what a node finds there when it starts.
+
+use std::collections::BTreeMap;
+
+use yakt::raft::observe::{Recovered, Stored};
+use yakt::raft::{Ballot, EntryId, NodeId};
+
+use super::log::Log;
+use super::{Checked, Known, RaftCheck, ensure, rank};
+
+impl RaftCheck {
+    /// The disk of `node` is gone, and everything on it.
+    pub fn disk_lost(&mut self, node: NodeId) {
+        if let Some(known) = self.nodes.remove(&node) {
+            self.lost.insert(node, known.disk);
+        }
+    }
+
+    /// `node` starts and finds this on its disk.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn recovered(&mut self, node: NodeId, found: &Recovered) -> Checked {
+        let known = self.nodes.get(&node).cloned().unwrap_or_default();
+        ensure(rank(found.vote) >= rank(known.vote), || {
+            format!(
+                "durability: node {node} had saved the vote {:?} and finds {:?}",
+                known.vote, found.vote
+            )
+        })?;
+        ensure(found.snapshot.map(|id| id.index) >= known.snapshot.map(|id| id.index), || {
+            format!(
+                "durability: node {node} had a snapshot up to {:?} and finds one up to {:?}",
+                known.snapshot, found.snapshot
+            )
+        })?;
+        let mut disk = Log { purged: found.purged, entries: BTreeMap::new() };
+        for entry in &found.entries {
+            disk.entries.insert(entry.log_id.index, entry.log_id);
+        }
+        for (index, id) in &known.disk.entries {
+            // The last writes may have reached the disk without anybody having heard of it: a truncation
+            // and what was appended after it among them. Only then may an entry have given way.
+            let there = disk.holds(*id)
+                || disk.entries.get(index).is_some_and(|other| other.leader_id > id.leader_id)
+                || self.given_way(*id, &disk);
+            ensure(there, || {
+                format!(
+                    "durability: node {node} had stored {id} and finds {:?} there",
+                    disk.entries.get(index)
+                )
+            })?;
+        }
+        for (index, id) in &disk.entries {
+            let committed = self.committed.get(index).map(|committed| committed.entry);
+            let stale = committed.is_some_and(|committed| committed != *id)
+                && known.memory.entries.get(index).is_some_and(|memory| memory != id)
+                && known.disk.entries.get(index) != Some(id);
+            ensure(!stale, || {
+                format!(
+                    "durability: node {node} finds {id}, which it had removed, where {committed:?} is committed"
+                )
+            })?;
+        }
+        for entry in &found.entries {
+            self.note_entry(node, entry, None)?;
+        }
+        let applied = None;
+        let committed = found.committed.map(|id| id.index);
+        self.nodes.insert(
+            node,
+            Known {
+                memory: disk.clone(),
+                disk,
+                vote: found.vote,
+                snapshot: found.snapshot,
+                committed,
+                applied,
+            },
+        );
+        Ok(())
+    }
+
+    /// Whether `id` may be missing from `disk` because it was truncated: it was never committed, and a
+    /// truncation that was under way when the node died may have reached the disk.
+    fn given_way(&self, id: EntryId, disk: &Log) -> bool {
+        let committed =
+            self.committed.get(&id.index).is_some_and(|committed| committed.entry == id);
+        !committed && disk.last_index() < Some(id.index)
+    }
+
+    /// `changes` of `node` are on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn stored(&mut self, node: NodeId, changes: &[Stored]) -> Checked {
+        let known = self.nodes.entry(node).or_default();
+        for change in changes {
+            match change {
+                Stored::Entries(ids) => {
+                    self.lost.remove(&node);
+                    known.disk.entries.extend(ids.iter().map(|id| (id.index, *id)));
+                }
+                Stored::Vote(vote) => {
+                    ensure(rank(Some(*vote)) >= rank(known.vote), || {
+                        format!("monotony: node {node} voted {:?} and now {vote}", known.vote)
+                    })?;
+                    // A candidate that lost follows the winner of the same term: that is no second vote.
+                    let changed = !vote.committed
+                        && known.vote.is_some_and(|before| {
+                            before.leader_id.term == vote.leader_id.term
+                                && before.leader_id.voted_for != vote.leader_id.voted_for
+                        });
+                    ensure(!changed, || {
+                        format!(
+                            "election safety: node {node} voted {:?} and {vote} in one term",
+                            known.vote
+                        )
+                    })?;
+                    known.vote = Some(*vote);
+                }
+                Stored::TruncatedFrom(index) => drop(known.disk.entries.split_off(index)),
+                Stored::Purged(upto) => known.disk.purge(*upto),
+                Stored::Snapshot(last) => {
+                    if last.map(|id| id.index) > known.snapshot.map(|id| id.index) {
+                        known.snapshot = *last;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `node` answered a request for its vote.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn vote_answered(&mut self, node: NodeId, vote: Ballot, granted: bool) -> Checked {
+        let saved = self.nodes.entry(node).or_default().vote;
+        ensure(!granted || rank(saved) >= rank(Some(vote)), || {
+            format!(
+                "durability: node {node} grants its vote to {vote}, and has only {saved:?} on disk"
+            )
+        })
+    }
+}

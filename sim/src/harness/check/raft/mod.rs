@@ -1,0 +1,213 @@
+//! Layer 1: what Raft promises, checked at every step of every node (Raft §5, figure 3).
+//!
+//! The checker keeps a model of each node's log, in memory and on disk, from the steps that the node's
+//! observer shows; nothing is asked of the node. The promises:
+//!
+//! - **Election safety**: no two nodes lead in one term.
+//! - **Log matching**: an entry is determined by its term and index, and so is the one before it.
+//! - **Leader completeness**: a leader's log has everything that was committed in the terms before.
+//! - **Commitment**: when an entry is first said to be committed, a majority of the voters hold it on
+//!   stable storage, by the membership it falls under or a later one that is in the log already.
+//! - **Immutability**: what was committed at an index is never another entry, and is never truncated.
+//! - **Monotony**: a node's vote, commit, applied and purge points never go back within a life; the vote
+//!   and the log never across lives.
+//! - **Durability**: a restart finds all that was reported stable, and no entries that were reported gone.
+//!   A granted vote is on disk before it is answered.
+//! - **Order**: purged ≤ snapshot ≤ applied ≤ committed ≤ last, at every step.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use openraft::EntryPayload;
+use yakt::codec;
+use yakt::raft::{Ballot, EntryId, LogEntry, NodeId, Term};
+
+use self::log::Log;
+use crate::trace::fnv1a;
+
+mod commitment;
+mod durability;
+mod log;
+#[cfg(test)]
+mod tests;
+
+/// What the checker knows of one node.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    memory: Log,
+    disk: Log,
+    vote: Option<Ballot>,
+    snapshot: Option<EntryId>,
+    committed: Option<u64>,
+    applied: Option<u64>,
+}
+
+/// Who may vote, at a place in the log.
+#[derive(Clone, Debug)]
+struct Voters {
+    entry: EntryId,
+    /// One set, or two during a change (Raft §6): a majority of each is needed.
+    sets: Vec<Vec<NodeId>>,
+}
+
+/// An entry that was said to be committed.
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    entry: EntryId,
+    /// The term of whoever said so first: no smaller than the one it was committed in.
+    in_term: Term,
+}
+
+/// All nodes' logs, past and present.
+#[derive(Clone, Debug, Default)]
+pub struct RaftCheck {
+    nodes: BTreeMap<NodeId, Known>,
+    leaders: BTreeMap<Term, NodeId>,
+    /// What is known of each entry: a digest of its contents, and the entry before it.
+    entries: BTreeMap<EntryId, (u64, Option<EntryId>)>,
+    committed: BTreeMap<u64, Committed>,
+    voters: BTreeMap<u64, Voters>,
+    /// What was on disks that were lost and have no successor yet. An entry is committed once a majority has stored
+    /// it, whatever becomes of their disks afterwards; the leader may hear of it later than of the loss.
+    lost: BTreeMap<NodeId, Log>,
+}
+
+type Checked = Result<(), String>;
+
+/// A vote's place in the order of votes: a later term, then an elected leader over a candidate.
+fn rank(vote: Option<Ballot>) -> (Term, bool) {
+    vote.map_or((0, false), |vote| (vote.leader_id.term, vote.committed))
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl RaftCheck {
+    /// How many terms had a leader.
+    #[must_use]
+    pub fn leaders(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    /// The index up to which `node` has forgotten its log; 0 if it has all of it.
+    #[must_use]
+    pub fn purge_point(&self, node: NodeId) -> u64 {
+        self.nodes.get(&node).and_then(|known| known.memory.purged).map_or(0, |purged| purged.index)
+    }
+
+    /// `node` leads `term`. Says whether that is news.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn leads(&mut self, node: NodeId, term: Term) -> Result<bool, String> {
+        match self.leaders.entry(term) {
+            Entry::Occupied(known) if *known.get() == node => return Ok(false),
+            Entry::Occupied(known) => {
+                return Err(format!(
+                    "election safety: node {} and node {node} both led term {term}",
+                    known.get()
+                ));
+            }
+            Entry::Vacant(vacant) => drop(vacant.insert(node)),
+        }
+        let log = &self.nodes.entry(node).or_default().memory;
+        let before = self.committed.values().rev().find(|committed| committed.in_term < term);
+        if let Some(Committed { entry, .. }) = before {
+            ensure(log.holds(*entry), || {
+                format!(
+                    "leader completeness: node {node} leads term {term} without {entry}, which was committed before"
+                )
+            })?;
+        }
+        Ok(true)
+    }
+
+    /// `node` appended `entries` in memory.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn appended(&mut self, node: NodeId, entries: &[LogEntry]) -> Checked {
+        for entry in entries {
+            let log = &self.nodes.entry(node).or_default().memory;
+            let id = entry.log_id;
+            let before = match id.index.checked_sub(1) {
+                Some(index) => log
+                    .entries
+                    .get(&index)
+                    .copied()
+                    .or(log.purged.filter(|purged| purged.index == index)),
+                None => None,
+            };
+            ensure(log.last_index().map_or(0, |last| last + 1) == id.index, || {
+                format!(
+                    "log matching: node {node} appends {id} to a log that ends at {:?}",
+                    log.last_index()
+                )
+            })?;
+            self.note_entry(node, entry, before)?;
+            if let Some(log) = self.nodes.get_mut(&node) {
+                log.memory.entries.insert(id.index, id);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_entry(&mut self, node: NodeId, entry: &LogEntry, before: Option<EntryId>) -> Checked {
+        let id = entry.log_id;
+        let digest = fnv1a(&codec::encode_versioned(&entry.payload));
+        let (known, previous) = self.entries.entry(id).or_insert((digest, before));
+        ensure(*known == digest, || {
+            format!("log matching: node {node} has another entry {id} than others")
+        })?;
+        if let (Some(previous), Some(before)) = (*previous, before) {
+            ensure(previous == before, || {
+                format!("log matching: before {id}, node {node} has {before} and others {previous}")
+            })?;
+        }
+        *previous = previous.or(before);
+        if let EntryPayload::Membership(membership) = &entry.payload {
+            let sets = membership.get_joint_config().iter();
+            let sets = sets.map(|set| set.iter().copied().collect()).collect();
+            self.voters.insert(id.index, Voters { entry: id, sets });
+        }
+        Ok(())
+    }
+
+    /// `node` removed its log from index `from` on, in memory.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn truncated(&mut self, node: NodeId, from: u64) -> Checked {
+        let known = self.nodes.entry(node).or_default();
+        let removed = known.memory.entries.split_off(&from);
+        for (index, id) in removed {
+            let committed =
+                self.committed.get(&index).is_some_and(|committed| committed.entry == id);
+            ensure(!committed, || {
+                format!("immutability: node {node} truncates {id}, which was committed")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// `node` forgot its log up to `upto`.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn purged(&mut self, node: NodeId, upto: EntryId) -> Checked {
+        let known = self.nodes.entry(node).or_default();
+        ensure(known.snapshot.is_some_and(|snapshot| snapshot.index >= upto.index), || {
+            format!(
+                "order: node {node} purges up to {upto}, and its snapshot ends at {:?}",
+                known.snapshot
+            )
+        })?;
+        known.memory.purge(upto);
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+use std::collections::BTreeSet;
+
+use openraft::vote::RaftLeaderId;
+use yakt::metadata::{Change, Command, Timestamp};
+use yakt::raft::observe::{Recovered, Stored};
+use yakt::raft::{Leader, Payload, SharedCommand};
+
+use super::*;
+
+fn id(term: u64, index: u64) -> EntryId {
+    EntryId { leader_id: Leader { term, voted_for: 1 }.to_committed(), index }
+}
+
+fn ballot(term: u64, node: u64) -> Ballot {
+    Ballot::new(term, node)
+}
+
+fn entry(term: u64, index: u64, clock: u64) -> LogEntry {
+    let clock = Timestamp::from_micros(clock);
+    let command = Command { clock, idempotency: None, change: Change::Tick };
+    LogEntry { log_id: id(term, index), payload: Payload::Normal(SharedCommand(command.into())) }
+}
+
+fn members(index: u64, voters: &[u64]) -> LogEntry {
+    let peer = |name: &str| yakt::raft::Peer {
+        raft: name.to_owned(),
+        http: name.to_owned(),
+        directory: yakt::metadata::Uuid::nil(),
+    };
+    let nodes: BTreeMap<_, _> = voters.iter().map(|id| (*id, peer("n"))).collect();
+    let set: BTreeSet<_> = voters.iter().copied().collect();
+    let membership = openraft::Membership::new(vec![set], nodes).unwrap();
+    LogEntry { log_id: id(1, index), payload: EntryPayload::Membership(membership) }
+}
+
+/// Three voters whose logs hold the membership and one entry, on the disks of `stored`.
+fn cluster(stored: &[u64]) -> RaftCheck {
+    let mut check = RaftCheck::default();
+    for node in 1..=3 {
+        check.appended(node, &[members(0, &[1, 2, 3]), entry(1, 1, 5)]).unwrap();
+    }
+    for node in stored {
+        check.stored(*node, &[Stored::Entries(vec![id(1, 0), id(1, 1)])]).unwrap();
+    }
+    check
+}
+
+#[test]
+fn a_healthy_history_passes() {
+    let mut check = cluster(&[1, 2]);
+    check.stored(1, &[Stored::Vote(ballot(1, 1))]).unwrap();
+    check.vote_answered(1, ballot(1, 1), true).unwrap();
+    check.leads(1, 1).unwrap();
+    check.committed_at(1, id(1, 1)).unwrap();
+    check.applied(1, id(1, 0)).unwrap();
+    check.applied(1, id(1, 1)).unwrap();
+    check.stored(1, &[Stored::Snapshot(Some(id(1, 1)))]).unwrap();
+    check.purged(1, id(1, 0)).unwrap();
+    check.leads(2, 2).unwrap();
+}
+
+#[test]
+fn two_leaders_of_one_term_are_caught() {
+    let mut check = RaftCheck::default();
+    assert_eq!(check.leads(1, 7), Ok(true));
+    assert_eq!(check.leads(1, 7), Ok(false));
+    assert!(check.leads(3, 7).unwrap_err().starts_with("election safety"));
+}
+
+#[test]
+fn a_commit_without_a_majority_on_disk_is_caught() {
+    assert!(cluster(&[1]).committed_at(1, id(1, 1)).unwrap_err().starts_with("commitment"));
+    assert_eq!(cluster(&[1, 3]).committed_at(1, id(1, 1)), Ok(()));
+}
+
+#[test]
+fn a_lost_disk_counts_for_what_it_had_until_its_successor_stores() {
+    let mut check = cluster(&[1, 3]);
+    check.disk_lost(3);
+    assert_eq!(check.clone().committed_at(1, id(1, 1)), Ok(()));
+    check.appended(3, &[members(0, &[1, 2, 3])]).unwrap();
+    check.stored(3, &[Stored::Entries(vec![id(1, 0)])]).unwrap();
+    assert!(check.committed_at(1, id(1, 1)).unwrap_err().starts_with("commitment"));
+}
+
+#[test]
+fn two_entries_of_one_name_are_caught() {
+    let mut check = cluster(&[]);
+    let other =
+        check.appended(1, &[entry(1, 2, 6)]).and_then(|()| check.appended(2, &[entry(1, 2, 7)]));
+    assert!(other.unwrap_err().starts_with("log matching"));
+}
+
+#[test]
+fn a_hole_in_a_log_is_caught() {
+    assert!(cluster(&[]).appended(1, &[entry(1, 3, 6)]).unwrap_err().starts_with("log matching"));
+}
+
+#[test]
+fn a_leader_without_what_was_committed_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    check.stored(1, &[Stored::Vote(ballot(1, 1))]).unwrap();
+    check.committed_at(1, id(1, 1)).unwrap();
+    check.disk_lost(3);
+    assert!(check.leads(3, 2).unwrap_err().starts_with("leader completeness"));
+}
+
+#[test]
+fn truncating_or_replacing_what_was_committed_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    check.committed_at(1, id(1, 1)).unwrap();
+    let mut other = check.clone();
+    assert!(check.truncated(2, 1).unwrap_err().starts_with("immutability"));
+    assert!(other.committed_at(3, id(2, 1)).unwrap_err().starts_with("immutability"));
+}
+
+#[test]
+fn a_forgotten_vote_log_or_snapshot_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    check.stored(1, &[Stored::Vote(ballot(3, 1))]).unwrap();
+    let whole = Recovered {
+        vote: Some(ballot(3, 1)),
+        entries: vec![members(0, &[1, 2, 3]), entry(1, 1, 5)],
+        ..Recovered::default()
+    };
+    assert_eq!(check.clone().recovered(1, &whole), Ok(()));
+    let votes = Recovered { vote: Some(ballot(2, 1)), ..whole.clone() };
+    assert!(check.clone().recovered(1, &votes).unwrap_err().starts_with("durability"));
+    check.committed_at(1, id(1, 1)).unwrap();
+    let short = Recovered { entries: vec![members(0, &[1, 2, 3])], ..whole };
+    assert!(check.recovered(1, &short).unwrap_err().starts_with("durability"));
+}
+
+#[test]
+fn a_vote_that_is_answered_before_it_is_saved_is_caught() {
+    let mut check = cluster(&[]);
+    assert!(check.vote_answered(2, ballot(4, 1), true).unwrap_err().starts_with("durability"));
+    assert_eq!(check.vote_answered(2, ballot(4, 1), false), Ok(()));
+}
+
+#[test]
+fn two_votes_in_one_term_are_caught() {
+    let mut check = cluster(&[]);
+    check.stored(2, &[Stored::Vote(ballot(4, 1))]).unwrap();
+    assert!(check.stored(2, &[Stored::Vote(ballot(4, 3))]).is_err());
+    assert!(check.stored(2, &[Stored::Vote(ballot(3, 1))]).unwrap_err().starts_with("monotony"));
+}
+
+#[test]
+fn steps_out_of_order_are_caught() {
+    let mut check = cluster(&[1, 2]);
+    assert!(check.clone().applied(1, id(1, 1)).unwrap_err().starts_with("order"));
+    check.committed_at(1, id(1, 1)).unwrap();
+    assert!(check.clone().purged(1, id(1, 0)).unwrap_err().starts_with("order"));
+    assert!(check.clone().installed(1, id(1, 1)).unwrap_err().starts_with("order"));
+    check.applied(1, id(1, 1)).unwrap();
+    assert!(check.applied(1, id(1, 1)).unwrap_err().starts_with("monotony"));
+}

@@ -1,0 +1,92 @@
+//! What is done to nodes and their disks, and what may come of it.
+
+use std::collections::BTreeSet;
+
+use yakt::raft::NodeId;
+
+use super::{Cluster, host};
+use crate::disk::CrashMode;
+use crate::harness::coverage::Site;
+
+impl Cluster {
+    /// `kill -9`.
+    pub fn kill(&self, id: NodeId) {
+        self.forget(id);
+        self.watch.recorder().note(Some(host(id)), "kill", || "is killed".to_owned());
+        self.world.kill(&host(id));
+    }
+
+    /// Power failure.
+    pub fn crash(&self, id: NodeId, mode: CrashMode) {
+        self.forget(id);
+        self.watch.recorder().note(Some(host(id)), "crash", || format!("loses power: {mode:?}"));
+        let report = self.world.crash(&host(id), mode);
+        self.watch.coverage().reach(Site::TornWrite, report.is_partial());
+    }
+
+    /// The disk of node `id` begins to fail: its process may end by itself before it is crashed.
+    pub fn begin_failing(&self, id: NodeId) {
+        let mut inner = self.lock();
+        *inner.failing.entry(id).or_default() += 1;
+        if let Some(process) = inner.processes.get_mut(&id) {
+            process.may_fail = true;
+        }
+    }
+
+    /// The disk of node `id` works again. A process that has met its failure may still end of it.
+    pub fn end_failing(&self, id: NodeId) {
+        if let Some(faults) = self.lock().failing.get_mut(&id) {
+            *faults = faults.saturating_sub(1);
+        }
+    }
+
+    /// Bits of node `id`'s data have flipped.
+    pub fn begin_rotten(&self, id: NodeId) {
+        self.lock().rotten.insert(id);
+    }
+
+    /// Nodes that refused to start on their rotten data.
+    #[must_use]
+    pub fn refused(&self) -> Option<NodeId> {
+        self.lock().refused.first().copied()
+    }
+
+    /// The power of node `id` fails and its disk is lost: nothing on it comes back.
+    pub fn destroy(&self, id: NodeId) {
+        self.crash(id, CrashMode::LoseUnsynced);
+        self.world.disk(&host(id)).wipe();
+        self.watch.recorder().note(Some(host(id)), "disk", || "its disk is lost".to_owned());
+        self.watch.disk_lost(id);
+        let mut inner = self.lock();
+        inner.rotten.remove(&id);
+        inner.refused.remove(&id);
+        inner.destroyed.insert(id);
+        inner.replaced.insert(id);
+    }
+
+    /// The nodes that ended by themselves since this was asked last, as they may, and could be started again.
+    #[must_use]
+    pub fn take_ended(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.lock().ended)
+    }
+
+    /// The operator has removed node `id` from the cluster: what its disk held binds nobody any more.
+    pub fn note_removed(&self, id: NodeId) {
+        self.lock().destroyed.remove(&id);
+    }
+
+    /// Node `id` may find, from now on, that it is no member any more.
+    pub fn expect_removal(&self, id: NodeId) {
+        self.lock().leaving.insert(id);
+    }
+
+    /// Whether what was lost with disks is more than a majority can make up for.
+    #[must_use]
+    pub fn is_unrecoverable(&self) -> bool {
+        let destroyed: BTreeSet<NodeId> = {
+            let inner = self.lock();
+            inner.destroyed.union(&inner.refused).copied().collect()
+        };
+        self.watch.is_unrecoverable(&destroyed)
+    }
+}

@@ -1,0 +1,168 @@
+//! Server processes in the simulated world, and what can happen to them.
+//!
+//! Node `K` runs on host `nK`, talks Raft on port 5010 and HTTP on 5011. Node 1 founds the cluster; the others
+//! join it. A process that ends by itself, without having been killed or stopped, is a violation: nothing
+//! that a scenario does to its surroundings may make a server give up, save a failing disk or its removal.
+//! Whoever plays the supervisor starts it again ([`Cluster::take_ended`]).
+//!
+//! Several faults may keep one node down at the same time. Each takes a [`hold`](Cluster::hold) on it and
+//! [`release`](Cluster::release)s it; the node starts when the last hold is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use yakt::node::Node;
+use yakt::raft::NodeId;
+use yakt::raft::config::RaftOptions;
+
+use super::check::Watch;
+use super::exchanges::Exchanges;
+use super::scenarios::NODES;
+use super::subject::Subject;
+use crate::env::SimEnv;
+use crate::world::World;
+
+mod damage;
+mod look;
+mod process;
+
+/// How often waiting looks again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A cluster. Clones are the same cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    world: World,
+    watch: Watch,
+    exchanges: Exchanges,
+    raft: RaftOptions,
+    subject: Subject,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The processes that run.
+    processes: BTreeMap<NodeId, Process>,
+    lives: BTreeMap<NodeId, u64>,
+    /// How many faults keep a node down.
+    holds: BTreeMap<NodeId, u64>,
+    /// How many faults make the disk of a node fail now.
+    failing: BTreeMap<NodeId, u64>,
+    /// Nodes whose data has rotted: they may end at any time, and need not come back.
+    rotten: BTreeSet<NodeId>,
+    /// Nodes that found their data rotten and await replacement.
+    refused: BTreeSet<NodeId>,
+    /// Nodes that were voters when their disk was lost, and have not been replaced yet.
+    destroyed: BTreeSet<NodeId>,
+    /// Nodes that an operator has asked to remove. For good: a request that was lost on its way, or in a node that
+    /// stood still, may remove a node that has come back since (swarm, seed 5000116).
+    leaving: BTreeSet<NodeId>,
+    /// Nodes that are not on their first disk any more.
+    replaced: BTreeSet<NodeId>,
+    /// Nodes that ended by themselves, and may be started again.
+    ended: BTreeSet<NodeId>,
+    /// Who led last.
+    leader: Option<NodeId>,
+}
+
+/// A server process.
+struct Process {
+    node: Node<SimEnv>,
+    /// Which life of the host this is.
+    life: u64,
+    /// Whether it was told to end.
+    ended: bool,
+    /// Whether it may end by itself, with an error.
+    may_fail: bool,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cluster({:?} running)", self.running())
+    }
+}
+
+/// The host of node `id`.
+#[must_use]
+pub fn host(id: NodeId) -> String {
+    format!("n{id}")
+}
+
+/// The HTTP address of node `id`.
+#[must_use]
+pub fn http(id: NodeId) -> String {
+    format!("n{id}:5011")
+}
+
+fn raft_addr(id: NodeId) -> String {
+    format!("n{id}:5010")
+}
+
+impl Cluster {
+    /// No nodes yet.
+    #[must_use]
+    pub fn new(world: World, raft: RaftOptions, watch: Watch) -> Self {
+        Self {
+            world,
+            watch,
+            exchanges: Exchanges::default(),
+            raft,
+            subject: Subject::default(),
+            inner: Arc::default(),
+        }
+    }
+
+    /// The same cluster of something else, before anything was started.
+    #[must_use]
+    pub fn serving(self, subject: Subject) -> Self {
+        Self { subject, ..self }
+    }
+
+    /// What is simulated.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The same cluster with other settings, before anything was started.
+    #[must_use]
+    pub fn with_options(self, raft: RaftOptions) -> Self {
+        Self { raft, ..self }
+    }
+
+    /// The world it is in.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The checkers of its nodes.
+    #[must_use]
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// What its clients ask and are answered.
+    #[must_use]
+    pub fn exchanges(&self) -> &Exchanges {
+        &self.exchanges
+    }
+
+    /// How many nodes it has when all is well.
+    #[must_use]
+    pub fn size(&self) -> NodeId {
+        NODES
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_held(&self, id: NodeId) -> bool {
+        self.holds.get(&id).is_some_and(|holds| *holds > 0)
+    }
+}

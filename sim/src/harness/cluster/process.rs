@@ -1,0 +1,218 @@
+//! Processes begin and end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use yakt::env::{Env, rt};
+use yakt::node::{Node, NodeOptions, RunError};
+use yakt::raft::NodeId;
+use yakt::raft::storage::OpenError;
+
+use super::{Cluster, LOOK_INTERVAL, Process, host, http, raft_addr};
+use crate::env::SimEnv;
+use crate::harness::Violation;
+use crate::harness::coverage::Site;
+use crate::harness::scenarios::NODES;
+
+/// How long a node that was told to stop may take: the sum of the limits of its parts.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+impl Cluster {
+    /// Starts nodes 1 to `size` and waits until all are voters and ready.
+    ///
+    /// # Errors
+    ///
+    /// A liveness violation when that takes too long.
+    pub async fn form(&self, size: NodeId) -> Result<(), Violation> {
+        for id in 1..=size {
+            self.start(id);
+        }
+        self.settle(size).await
+    }
+
+    /// Starts node `id`, for the first time or again, unless it runs or something keeps it down.
+    pub fn start(&self, id: NodeId) {
+        if self.lock().is_held(id) || self.world.is_running(&host(id)) {
+            return;
+        }
+        let options = self.options(id);
+        let cluster = self.clone();
+        self.watch.recorder().note(Some(host(id)), "start", || "starts".to_owned());
+        drop(self.world.start(&host(id), move |env| {
+            let node = Node::new(env, options);
+            let life = cluster.born(id, node.clone());
+            async move {
+                drop(rt::spawn::<SimEnv, _>(watch_leadership(node.clone(), cluster.clone())));
+                let result = cluster.serve(node).await;
+                cluster.died(id, life, &result);
+            }
+        }));
+    }
+
+    /// What node `id` is started with. Node 1 founds the cluster once: on a new disk it has to join like anyone.
+    fn options(&self, id: NodeId) -> NodeOptions {
+        let is_founder = id == 1 && !self.lock().replaced.contains(&id);
+        let ensemble = if is_founder {
+            Vec::new()
+        } else {
+            (1..=NODES).filter(|other| *other != id).map(raft_addr).collect()
+        };
+        NodeOptions {
+            id,
+            raft_addr: raft_addr(id),
+            http_addr: http(id),
+            ensemble,
+            data: PathBuf::from("/data"),
+            raft: self.raft.clone(),
+            observer: Some(self.watch.observer(id)),
+        }
+    }
+
+    async fn serve(&self, node: Node<SimEnv>) -> Result<(), RunError> {
+        let addr = http(node.id());
+        let listener = node.env().listen(&addr).await;
+        let listener = listener.map_err(|source| RunError::Listen { addr, source })?;
+        let router = (self.subject.service)(node.clone());
+        Box::pin(yakt::server::run_router(node, listener, router)).await
+    }
+
+    fn born(&self, id: NodeId, node: Node<SimEnv>) -> u64 {
+        let mut inner = self.lock();
+        let life = inner.lives.entry(id).or_default();
+        *life += 1;
+        let life = *life;
+        let may_fail =
+            inner.failing.get(&id).is_some_and(|faults| *faults > 0) || inner.rotten.contains(&id);
+        let process = Process { node, life, ended: false, may_fail };
+        inner.processes.insert(id, process);
+        life
+    }
+
+    fn died(&self, id: NodeId, life: u64, result: &Result<(), RunError>) {
+        let expected = {
+            let mut inner = self.lock();
+            let Some(process) = inner.processes.get(&id).filter(|process| process.life == life)
+            else {
+                return;
+            };
+            let expected = match &result {
+                Ok(()) => process.ended,
+                Err(RunError::Removed(_)) => inner.leaving.contains(&id),
+                // A new node on a new disk, before the old one is removed.
+                Err(RunError::Refused(_)) => inner.destroyed.contains(&id),
+                Err(_) => process.may_fail,
+            };
+            inner.processes.remove(&id);
+            if matches!(result, Err(RunError::Open(OpenError::Corrupt(_))))
+                && inner.rotten.contains(&id)
+            {
+                inner.refused.insert(id);
+                self.watch.coverage().fire(Site::BitRotRefused);
+            } else if expected && let Err(error) = &result {
+                inner.ended.insert(id);
+                self.watch
+                    .coverage()
+                    .reach(Site::DiskFaultStop, !matches!(error, RunError::Removed(_)));
+            }
+            expected
+        };
+        let how = match &result {
+            Ok(()) => "ended".to_owned(),
+            Err(error) => format!("ended: {error}"),
+        };
+        self.watch.recorder().note(Some(host(id)), "exit", || how.clone());
+        if !expected {
+            self.watch.report(Violation::safety(format!(
+                "endurance: node {id} stopped by itself: {how}"
+            )));
+        }
+    }
+
+    /// A process that is about to be killed must not report its own end.
+    pub(super) fn forget(&self, id: NodeId) {
+        self.lock().processes.remove(&id);
+    }
+
+    /// A clean stop; the process ends by itself when it is done.
+    pub fn stop(&self, id: NodeId) {
+        if let Some(process) = self.lock().processes.get_mut(&id) {
+            process.ended = true;
+            process.node.stop();
+        }
+    }
+
+    /// A clean stop; waits until the process is gone.
+    ///
+    /// # Errors
+    ///
+    /// A liveness violation when it does not go.
+    pub async fn stop_and_wait(&self, id: NodeId) -> Result<(), Violation> {
+        let Some(life) = self.lock().processes.get(&id).map(|process| process.life) else {
+            return Ok(());
+        };
+        self.stop(id);
+        let deadline = rt::now::<SimEnv>() + STOP_LIMIT;
+        while self.lock().processes.get(&id).is_some_and(|process| process.life == life) {
+            if rt::now::<SimEnv>() > deadline {
+                return Err(Violation::liveness(format!(
+                    "stop: node {id} was told to stop and goes on"
+                )));
+            }
+            rt::sleep::<SimEnv>(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Keeps node `id` from starting.
+    pub fn hold(&self, id: NodeId) {
+        *self.lock().holds.entry(id).or_default() += 1;
+    }
+
+    /// Undoes one [`hold`](Self::hold), and starts the node if it was the last.
+    pub fn release(&self, id: NodeId) {
+        if let Some(holds) = self.lock().holds.get_mut(&id) {
+            *holds = holds.saturating_sub(1);
+        }
+        self.start(id);
+    }
+
+    /// Notes that `node` leads, and whether its clock is behind its predecessor's.
+    fn leads(&self, node: NodeId, term: u64) {
+        if !self.watch.leads(node, term) {
+            return;
+        }
+        let Some(former) = self.lock().leader.replace(node) else { return };
+        if former != node {
+            let clock = |id| self.world.clock(&host(id)).now();
+            self.watch.coverage().reach(Site::ClockBehind, clock(node) < clock(former));
+        }
+    }
+}
+
+/// Tells the checkers of every role that a node takes on in one life.
+async fn watch_leadership(node: Node<SimEnv>, cluster: Cluster) {
+    while node.raft().is_none() {
+        rt::sleep::<SimEnv>(Duration::from_millis(1)).await;
+    }
+    let Some(raft) = node.raft() else { return };
+    let mut metrics = raft.server_metrics();
+    let mut known = None;
+    loop {
+        let (state, term) = {
+            let metrics = metrics.borrow_watched();
+            (metrics.state, metrics.vote.leader_id().term)
+        };
+        if known.replace((state, term)) != Some((state, term)) {
+            let role = format!("{state:?}").to_lowercase();
+            cluster.watch.recorder().role(node.id(), &role, term);
+        }
+        if state == ServerState::Leader {
+            cluster.leads(node.id(), term);
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
