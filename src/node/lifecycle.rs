@@ -51,6 +51,10 @@ pub enum RunError {
     /// Raft stopped: its disk failed, or it found a state that must not be.
     #[error("consensus stopped: {0}")]
     Fatal(String),
+    /// It was told to stop, and did not wait any longer for what it was writing: its disk takes long. Nothing
+    /// that was acknowledged is lost; the next start recovers, as after a crash.
+    #[error("stopped without a last flush: the disk takes longer than {SHUTDOWN_LIMIT:?}")]
+    StoppedLate,
     /// Its options contradict each other.
     #[error("bad options: {0}")]
     Options(String),
@@ -113,15 +117,15 @@ impl<E: Env> Node<E> {
         let shutdown = rt::timeout::<E, _>(SHUTDOWN_LIMIT, running.raft.shutdown()).await;
         drop(serving.await);
         if result.is_ok() {
-            if !matches!(shutdown, Some(Ok(()))) {
-                return Err(RunError::Fatal("Raft did not stop in time".to_owned()));
+            match shutdown {
+                None => return Err(RunError::StoppedLate),
+                Some(Err(error)) => return Err(RunError::Fatal(error.to_string())),
+                Some(Ok(())) => {}
             }
-            running
-                .log
-                .writer()
-                .flush()
-                .await
-                .map_err(|error| RunError::Fatal(error.to_string()))?;
+            match rt::timeout::<E, _>(SHUTDOWN_LIMIT, running.log.writer().flush()).await {
+                None => return Err(RunError::StoppedLate),
+                Some(flushed) => flushed.map_err(|error| RunError::Fatal(error.to_string()))?,
+            }
         }
         result
     }

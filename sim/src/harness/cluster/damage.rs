@@ -40,6 +40,22 @@ impl Cluster {
         }
     }
 
+    /// Node `id` or its disk is slow from now on: told to stop, its process may give up waiting.
+    pub fn begin_slow(&self, id: NodeId) {
+        let mut inner = self.lock();
+        *inner.slow.entry(id).or_default() += 1;
+        if let Some(process) = inner.processes.get_mut(&id) {
+            process.may_stop_late = true;
+        }
+    }
+
+    /// Node `id` is no slower than others any more. What its process began before may still take long.
+    pub fn end_slow(&self, id: NodeId) {
+        if let Some(faults) = self.lock().slow.get_mut(&id) {
+            *faults = faults.saturating_sub(1);
+        }
+    }
+
     /// Bits of node `id`'s data have flipped.
     pub fn begin_rotten(&self, id: NodeId) {
         self.lock().rotten.insert(id);

@@ -50,6 +50,8 @@ struct Inner {
     holds: BTreeMap<NodeId, u64>,
     /// How many faults make the disk of a node fail now.
     failing: BTreeMap<NodeId, u64>,
+    /// How many faults make a node slow now, or let it stand still.
+    slow: BTreeMap<NodeId, u64>,
     /// Nodes whose data has rotted: they may end at any time, and need not come back.
     rotten: BTreeSet<NodeId>,
     /// Nodes that found their data rotten and await replacement.
@@ -76,6 +78,8 @@ struct Process {
     ended: bool,
     /// Whether it may end by itself, with an error.
     may_fail: bool,
+    /// Whether it may take long to stop.
+    may_stop_late: bool,
 }
 
 impl std::fmt::Debug for Cluster {

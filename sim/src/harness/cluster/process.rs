@@ -85,7 +85,8 @@ impl Cluster {
         let life = *life;
         let may_fail =
             inner.failing.get(&id).is_some_and(|faults| *faults > 0) || inner.rotten.contains(&id);
-        let process = Process { node, life, ended: false, may_fail };
+        let may_stop_late = inner.slow.get(&id).is_some_and(|faults| *faults > 0);
+        let process = Process { node, life, ended: false, may_fail, may_stop_late };
         inner.processes.insert(id, process);
         life
     }
@@ -99,6 +100,7 @@ impl Cluster {
             };
             let expected = match &result {
                 Ok(()) => process.ended,
+                Err(RunError::StoppedLate) if process.ended && process.may_stop_late => true,
                 Err(RunError::Removed(_)) => inner.leaving.contains(&id),
                 // A new node on a new disk, before the old one is removed.
                 Err(RunError::Refused(_)) => inner.destroyed.contains(&id),
@@ -112,9 +114,8 @@ impl Cluster {
                 self.watch.coverage().fire(Site::BitRotRefused);
             } else if expected && let Err(error) = &result {
                 inner.ended.insert(id);
-                self.watch
-                    .coverage()
-                    .reach(Site::DiskFaultStop, !matches!(error, RunError::Removed(_)));
+                let failed = !matches!(error, RunError::Removed(_) | RunError::StoppedLate);
+                self.watch.coverage().reach(Site::DiskFaultStop, failed);
             }
             expected
         };

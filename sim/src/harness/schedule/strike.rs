@@ -154,15 +154,19 @@ impl Stage {
         let links: Vec<_> =
             others.flat_map(|other| [(host(id), other.clone()), (other, host(id))]).collect();
         let disk = self.world().disk(&host(id));
+        self.cluster.begin_slow(id);
         disk.set_latency(around(latency));
         self.slow(&links, latency, length).await;
+        self.cluster.end_slow(id);
         disk.set_latency(micros(self.settings.disk_micros));
     }
 
     async fn slow_disk(&self, id: NodeId, latency: u64, length: u64) {
         self.note("disk", Some(id), || format!("the disk takes up to {latency} ms"));
+        self.cluster.begin_slow(id);
         self.world().disk(&host(id)).set_latency(around(latency));
         self.last(length).await;
+        self.cluster.end_slow(id);
         self.world().disk(&host(id)).set_latency(micros(self.settings.disk_micros));
     }
 
@@ -233,6 +237,7 @@ impl Stage {
     async fn pause(&self, id: NodeId, length: u64) {
         let leads = self.cluster.leader() == Some(id);
         self.note("pause", Some(id), || format!("stands still for {length} ms"));
+        self.cluster.begin_slow(id);
         self.world().pause(&host(id));
         self.last(length).await;
         if leads {
@@ -241,6 +246,7 @@ impl Stage {
         }
         self.note("resume", Some(id), || "goes on".to_owned());
         self.world().resume(&host(id));
+        self.cluster.end_slow(id);
     }
 
     async fn slow(&self, links: &[(String, String)], latency: u64, length: u64) {
