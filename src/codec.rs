@@ -50,7 +50,16 @@ impl DecodeError {
 /// When `T`'s own `Serialize` fails or hides the length of a sequence: a bug in `T`, no data can cause
 /// it.
 pub fn encode_versioned<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    match postcard::to_stdvec(&(FORMAT_VERSION, value)) {
+    encode_versioned_to(Vec::new(), value)
+}
+
+/// As [`encode_versioned`], behind what is in `bytes`.
+///
+/// # Panics
+///
+/// As [`encode_versioned`].
+pub fn encode_versioned_to<T: Serialize + ?Sized>(bytes: Vec<u8>, value: &T) -> Vec<u8> {
+    match postcard::to_extend(&(FORMAT_VERSION, value), bytes) {
         Ok(bytes) => bytes,
         Err(error) => panic!("a type of ours does not serialise: {error}"),
     }

@@ -16,7 +16,7 @@
 //! | [`server`] | a whole server: a node and its HTTP API |
 //! | [`http`] | the endpoints: requests parsed into changes and reads, answers rendered, errors as problems |
 //! | [`node`] | one member: start and stop, joining, proposing, reading, what only a leader does |
-//! | [`raft`] | openraft instantiated: storage (one redb file), network (framed postcard), state machine |
+//! | [`raft`] | openraft instantiated: storage (a journal and a redb file), network (framed postcard), state machine |
 //! | [`metadata`] | the replicated state machine: a pure function from state and command to state and outcome |
 //! | [`codec`] | bytes that outlive a process: a format version and postcard |
 //! | [`env`](mod@env) | the only door to the outside: network, clock, disk, randomness, tasks |

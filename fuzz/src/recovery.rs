@@ -8,7 +8,7 @@
 //!   that the last write may be missing after a crash: its rotten pages look like torn ones.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
+use std::fmt::Debug;
 use std::path::Path;
 use std::sync::{Arc, Once};
 
@@ -29,6 +29,9 @@ pub mod env;
 
 /// Bytes of a step: what, and seven arguments.
 pub const STEP_BYTES: usize = 8;
+
+/// Bytes of a file of the log: few, so that there are several.
+const LOG_FILE_BYTES: u64 = 4 << 10;
 
 /// Longer histories find nothing that shorter ones do not, but slowly.
 const STEPS_MAX: usize = 64;
@@ -59,23 +62,26 @@ pub enum Step {
     /// Lose power at the change or sync after `a + 256 * b` others, which may be while opening; the rest
     /// says what is left.
     Fuse,
-    /// Flip bit `d` of the database's byte `a + 256 * b + 65536 * c`, of the sectors that are not all zeros.
+    /// Flip bit `d` of byte `a + 256 * b + 65536 * c`, of the sectors that are not all zeros: of the database, or,
+    /// if `e & 2`, of a file of the log.
     Flip,
 }
 
 /// How many kinds of [`Step`] there are.
 const STEPS: u8 = Step::Flip as u8 + 1;
 
-/// What a directory holds.
+/// What the log's files hold.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Contents {
+struct Log {
     vote: Option<Ballot>,
     purged: Option<EntryId>,
     entries: Vec<LogEntry>,
-    snapshot: Option<(SnapshotMeta, Arc<[u8]>)>,
 }
 
-impl Contents {
+/// What the database holds.
+type Saved = Option<(SnapshotMeta, Arc<[u8]>)>;
+
+impl Log {
     fn last(&self) -> Option<EntryId> {
         self.entries.last().map(|entry| entry.log_id).or(self.purged)
     }
@@ -106,16 +112,54 @@ struct Run {
     rotten: bool,
     /// Whether the directory was ever given to the node for sure.
     claimed: bool,
-    /// What the directory may hold, oldest first: `floor` is what it may fall back to if it rots, `sure`
-    /// what was acknowledged last, and those behind it what was written since.
-    history: Vec<Contents>,
-    floor: usize,
-    sure: usize,
+    log: History<Log>,
+    saved: History<Saved>,
     /// Commit points that were noted.
     committed: BTreeSet<Option<EntryId>>,
     /// The next entry's content.
     fresh: u64,
     term: u64,
+}
+
+/// What one of the two may hold.
+struct History<T> {
+    /// Oldest first.
+    states: Vec<T>,
+    /// What it may fall back to if it rots: the last write looks torn then.
+    floor: usize,
+    /// What was acknowledged last. Behind it is what was written since.
+    sure: usize,
+}
+
+impl<T: Clone + Debug + Default + PartialEq> History<T> {
+    fn new() -> Self {
+        Self { states: vec![T::default()], floor: 0, sure: 0 }
+    }
+
+    fn latest(&self) -> &T {
+        self.states.last().expect("never empty")
+    }
+
+    fn acknowledge(&mut self) {
+        if self.sure + 1 < self.states.len() {
+            self.floor = self.sure;
+            self.sure = self.states.len() - 1;
+        }
+    }
+
+    /// Forgets what might have been, as it is clear what was. Says whether the last write is gone.
+    fn recognise(&mut self, found: &T, rotten: bool) -> bool {
+        let lowest = if rotten { self.floor } else { self.sure };
+        let position = self.states.iter().rposition(|state| state == found);
+        let position = position.filter(|position| *position >= lowest).unwrap_or_else(|| {
+            panic!("found {found:#?}\nexpected one of {:#?}", &self.states[lowest..])
+        });
+        let fell_back = position < self.sure;
+        self.states.truncate(position + 1);
+        self.states.drain(..self.floor.min(position));
+        (self.floor, self.sure) = (0, self.states.len() - 1);
+        fell_back
+    }
 }
 
 /// Why a run ends early.
@@ -138,9 +182,8 @@ pub fn run(data: &[u8]) {
         survivors: Survivors::All,
         rotten: false,
         claimed: false,
-        history: vec![Contents::default()],
-        floor: 0,
-        sure: 0,
+        log: History::new(),
+        saved: History::new(),
         committed: BTreeSet::from([None]),
         fresh: 0,
         term: 1,
@@ -178,7 +221,7 @@ fn let_redb_panic() {
 impl Run {
     /// Takes a step, opening the directory first when it is closed.
     fn step(&mut self, slot: &mut Option<Open>, step: &[u8; STEP_BYTES]) -> Result<(), End> {
-        let [what, a, b, c, d, ..] = *step;
+        let [what, a, b, c, d, e, ..] = *step;
         let rest = &step[1..];
         match what % STEPS {
             kind if kind == Step::Kill as u8 => {
@@ -195,7 +238,9 @@ impl Run {
             }
             kind if kind == Step::Flip as u8 => {
                 let place = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
-                self.disk.flip(FILE_NAME, place, d);
+                let log = ["yakt.log.0", "yakt.log.1"];
+                let file = [FILE_NAME, log[usize::from(e) % 2]][usize::from(e) / 2 % 2];
+                self.disk.flip(file, place, d);
                 self.rotten = true;
             }
             kind if kind == Step::Reopen as u8 => *slot = None,
@@ -238,27 +283,23 @@ impl Run {
             assert!(refused, "a sound directory does not open: {error}");
             self.trouble()
         })?;
-        let allowed = if self.rotten { self.floor } else { self.sure }..=self.history.len() - 1;
-        self.recognise(found, allowed);
+        let fell_back = self.log.recognise(&found.0, self.rotten)
+            | self.saved.recognise(&found.1, self.rotten);
         assert!(
-            self.committed.contains(&committed) || committed == self.history[0].last(),
+            self.committed.contains(&committed) || committed == found.0.last(),
             "{committed:?} was never committed"
         );
-        Ok(Open { log, snapshots, runtime })
-    }
-
-    /// Forgets what might have been, as it is clear what was.
-    fn recognise(&mut self, found: Contents, allowed: RangeInclusive<usize>) {
-        let expected = &self.history[allowed];
-        assert!(expected.contains(&found), "found {found:#?}\nexpected one of {expected:#?}");
-        self.history = vec![found];
-        (self.floor, self.sure) = (0, 0);
+        // What it would fall back to next is forgotten.
+        if fell_back { Err(End::Refused) } else { Ok(Open { log, snapshots, runtime }) }
     }
 
     async fn store(
         &mut self,
         env: DiskEnv,
-    ) -> Result<(LogStore<DiskEnv>, SnapshotStore<DiskEnv>, Contents, Option<EntryId>), OpenError>
+    ) -> Result<
+        (LogStore<DiskEnv>, SnapshotStore<DiskEnv>, (Log, Saved), Option<EntryId>),
+        OpenError,
+    >
     {
         let identity = Identity {
             cluster: Uuid::from_u128(1),
@@ -266,7 +307,7 @@ impl Run {
             directory: Uuid::from_u128(2),
             founder: true,
         };
-        let mut store = Store::open(env, Path::new(""), identity.node).await?;
+        let mut store = Store::open(env, Path::new(""), identity.node, LOG_FILE_BYTES).await?;
         match store.identity() {
             Some(found) => assert_eq!(found, identity),
             None => {
@@ -276,19 +317,19 @@ impl Run {
         }
         self.claimed = true;
         let (mut log, snapshots) = store.into_parts(None).await?;
-        let found = Contents {
+        let found = Log {
             vote: log.read_vote().await?,
             purged: log.get_log_state().await?.last_purged_log_id,
             entries: log.try_get_log_entries(..).await?,
-            snapshot: snapshots.load().await?,
         };
+        let found = (found, snapshots.load().await?);
         let committed = log.read_committed().await?;
         Ok((log, snapshots, found, committed))
     }
 
     /// Writes, and notes what the directory must hold from then on.
     fn write(&mut self, open: &mut Open, kind: u8, args: [u8; 4]) -> Result<(), End> {
-        let now = self.history.last().expect("never empty").clone();
+        let now = self.log.latest().clone();
         let Open { log, snapshots, runtime } = open;
         let written = match kind {
             kind if kind == Step::Append as u8 => {
@@ -299,19 +340,19 @@ impl Run {
                 self.term += 1;
                 let vote = if args[1] & 1 == 0 { Ballot::new } else { Ballot::new_committed };
                 let vote = vote(self.term, u64::from(args[0]));
-                self.history.push(Contents { vote: Some(vote), ..now });
+                self.log.states.push(Log { vote: Some(vote), ..now });
                 runtime.block_on(log.save_vote(&vote))
             }
             kind if kind == Step::Truncate as u8 => {
                 let kept = now.entries.len().saturating_sub(usize::from(args[0]));
                 let entries = now.entries[..kept].to_vec();
-                let after = Contents { entries, ..now };
+                let after = Log { entries, ..now };
                 let last = after.last();
-                self.history.push(after);
+                self.log.states.push(after);
                 runtime.block_on(log.truncate_after(last))
             }
             kind if kind == Step::Purge as u8 => self.purge(now, runtime, log, args),
-            kind if kind == Step::Snapshot as u8 => self.snapshot(now, runtime, snapshots, args),
+            kind if kind == Step::Snapshot as u8 => self.snapshot(&now, runtime, snapshots, args),
             _ => {
                 let committed = now.pick(args[0]);
                 self.committed.insert(committed);
@@ -321,15 +362,15 @@ impl Run {
         match written {
             Ok(()) if kind == Step::Committed as u8 => Ok(()),
             Ok(()) => {
-                self.floor = self.sure;
-                self.sure = self.history.len() - 1;
+                self.log.acknowledge();
+                self.saved.acknowledge();
                 Ok(())
             }
             Err(_) => Err(self.trouble()),
         }
     }
 
-    fn entries(&mut self, mut now: Contents, [count, name, how, _]: [u8; 4]) -> Vec<Vec<LogEntry>> {
+    fn entries(&mut self, mut now: Log, [count, name, how, _]: [u8; 4]) -> Vec<Vec<LogEntry>> {
         self.term += u64::from(how & 2 != 0);
         let mut entries = Vec::new();
         for _ in 0..=count % 16 {
@@ -339,13 +380,13 @@ impl Run {
             now.entries.push(entry.clone());
             entries.push(entry);
             if how & 1 == 1 {
-                self.history.push(now.clone());
+                self.log.states.push(now.clone());
             }
         }
         if how & 1 == 1 {
             return entries.into_iter().map(|entry| vec![entry]).collect();
         }
-        self.history.push(now);
+        self.log.states.push(now);
         vec![entries]
     }
 
@@ -361,7 +402,7 @@ impl Run {
 
     fn purge(
         &mut self,
-        mut now: Contents,
+        mut now: Log,
         runtime: &tokio::runtime::Runtime,
         log: &mut LogStore<DiskEnv>,
         [count, beyond, ..]: [u8; 4],
@@ -375,13 +416,13 @@ impl Run {
             return Ok(());
         };
         now.forget(upto);
-        self.history.push(now);
+        self.log.states.push(now);
         runtime.block_on(log.purge(upto))
     }
 
     fn snapshot(
         &mut self,
-        mut now: Contents,
+        now: &Log,
         runtime: &tokio::runtime::Runtime,
         snapshots: &SnapshotStore<DiskEnv>,
         [which, low, high, times]: [u8; 4],
@@ -398,10 +439,9 @@ impl Run {
             last_membership: Membership::new(id, membership.expect("both are known")),
         };
         // An older snapshot does not replace a newer one.
-        if now.snapshot.as_ref().is_none_or(|(present, _)| present.last_log_id < id) {
-            now.snapshot = Some((meta.clone(), Arc::clone(&data)));
+        if self.saved.latest().as_ref().is_none_or(|(present, _)| present.last_log_id < id) {
+            self.saved.states.push(Some((meta.clone(), Arc::clone(&data))));
         }
-        self.history.push(now);
         runtime.block_on(snapshots.save(&meta, data))
     }
 }

@@ -133,7 +133,9 @@ impl<E: Env> Node<E> {
     /// Opens the directory, learns the cluster, and builds everything; Raft does not run yet.
     async fn open(&self) -> Result<E::Listener, RunError> {
         let (env, options) = (&self.inner.env, &self.inner.options);
-        let mut store = Store::open(env.clone(), &options.data, options.id).await?;
+        let mut store =
+            Store::open(env.clone(), &options.data, options.id, options.raft.log_segment_bytes)
+                .await?;
         let identity = match store.identity() {
             Some(identity) => identity,
             None => {

@@ -33,6 +33,9 @@ pub const SNAPSHOT_ENTRIES: u64 = 10_000;
 /// Entries kept behind a snapshot, so that a follower that was away briefly catches up from the log.
 pub const LOG_ENTRIES_KEPT: u64 = 2_000;
 
+/// Bytes of one file of the log. A larger one makes longer starts, a smaller one more files.
+pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
+
 /// Bytes of a snapshot in one frame.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
@@ -67,6 +70,8 @@ pub struct RaftOptions {
     pub snapshot_entries: u64,
     /// See [`LOG_ENTRIES_KEPT`].
     pub log_entries_kept: u64,
+    /// See [`LOG_SEGMENT_BYTES`].
+    pub log_segment_bytes: u64,
     /// See [`SNAPSHOT_CHUNK_BYTES`].
     pub snapshot_chunk_bytes: usize,
 }
@@ -79,6 +84,7 @@ impl RaftOptions {
         election_timeout_max: ELECTION_TIMEOUT_MAX,
         snapshot_entries: SNAPSHOT_ENTRIES,
         log_entries_kept: LOG_ENTRIES_KEPT,
+        log_segment_bytes: LOG_SEGMENT_BYTES,
         snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
     };
 }

@@ -57,7 +57,7 @@ fn a_file_that_is_not_ours_is_refused_and_left_alone() {
     for garbage in [b"not a database".to_vec(), vec![0xa5; 100_000], vec![0; 1]] {
         std::fs::write(&file, &garbage).expect("a file");
         let log = refused(&cluster, 1, &data);
-        assert!(log.contains("yakt: yakt.redb is damaged or not a YAKt file"), "{log}");
+        assert!(log.contains("yakt: the data is damaged or not YAKt"), "{log}");
         assert_eq!(std::fs::read(&file).expect("the file"), garbage, "the file was changed");
     }
 }
@@ -98,7 +98,20 @@ fn a_file_of_zeros_is_refused() {
     let length = std::fs::metadata(&file).expect("the file").len();
     std::fs::write(&file, vec![0; usize::try_from(length).expect("a length")]).expect("a file");
     let log = refused(&cluster, 1, &data);
-    assert!(log.contains("yakt: yakt.redb is damaged or not a YAKt file"), "{log}");
+    assert!(log.contains("yakt: the data is damaged or not YAKt"), "{log}");
+}
+
+/// A node that came back without its log would vote a second time in a term, and count as holding nothing.
+#[test]
+fn a_log_that_is_gone_is_refused() {
+    let mut cluster = Cluster::plan(crate::yakt(), crate::scratch_dir(), 1);
+    cluster.restart_all();
+    cluster.wait_until_whole();
+    cluster.kill(1);
+    let data = cluster.node(1).data.clone();
+    std::fs::remove_file(data.join("yakt.log.0")).expect("the log");
+    let log = refused(&cluster, 1, &data);
+    assert!(log.contains("there is no log, and was one"), "{log}");
 }
 
 /// The story:

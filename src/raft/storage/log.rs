@@ -6,10 +6,11 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 
-use super::Loaded;
+use super::journal::{Head, Replay};
 use super::writer::Writer;
 use crate::codec;
 use crate::env::Env;
@@ -85,9 +86,9 @@ impl<E: Env> Debug for LogStore<E> {
 }
 
 impl<E: Env> LogStore<E> {
-    pub(super) fn new(loaded: Loaded, writer: Writer<E>, observer: Option<Observer>) -> Self {
-        let Loaded { vote, committed, purged, snapshot: _, entries } = loaded;
-        let cached = Cached { vote, committed, purged, entries: entries.into() };
+    pub(super) fn new(replay: Replay, writer: Writer<E>, observer: Option<Observer>) -> Self {
+        let Replay { head: Head { vote, committed, purged, next: _ }, entries } = replay;
+        let cached = Cached { vote, committed, purged, entries };
         Self { cached: Arc::new(Mutex::new(cached)), writer, observer }
     }
 
@@ -157,7 +158,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
         if let Some(committed) = committed {
             self.cached().committed = Some(committed);
             self.observe(Step::Committed(committed));
-            self.writer.note_committed(codec::encode_versioned(&committed));
+            self.writer.note_committed(committed);
         }
         Ok(())
     }
@@ -183,7 +184,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
                 let index = entry.log_id.index();
                 let expected = cached.last().map_or(0, |last| last.index() + 1);
                 assert_eq!(index, expected, "openraft appends without holes, after truncating");
-                let bytes = codec::encode_versioned(&entry);
+                let bytes = Bytes::from(codec::encode_versioned(&entry));
                 let (id, length) = (entry.log_id, bytes.len());
                 cached.entries.push_back((entry, length));
                 encoded.push((id, bytes));

@@ -1,36 +1,38 @@
-//! Everything that a node keeps: one redb file with log, vote, committed and purge points, snapshot and
-//! identity.
+//! Everything that a node keeps: the log in a [journal], and a redb file with identity and snapshot.
 //!
-//! - [`open`](Store::open) checks the file before anything else is read: a foreign file, a newer format
+//! - [`open`](Store::open) checks all files before anything is believed: a foreign file, a newer format
 //!   or another node's directory is refused, never overwritten.
-//! - All writes pass through one task, [`writer`], in the order in which Raft made them; what is queued
-//!   together is committed together. After the first error it refuses everything: a disk that failed
+//! - All writes of the log pass through one task, [`writer`], in the order in which Raft made them; what is queued
+//!   together is written together. After the first error it refuses everything: a disk that failed
 //!   once is not asked again (a failed fsync may have dropped what it was to save).
-//! - What rotted on the disk is not taken for what was written: opening checks the whole file, and rows
-//!   carry checksums of their own (see `seal`). A damaged file is refused with an error, and so is one
+//! - Snapshots are saved beside it, so that a large one does not hold up the log. Raft purges the log behind a
+//!   snapshot only once it is saved.
+//! - What rotted on the disk is not taken for what was written: opening checks whole files, and records and
+//!   rows carry checksums of their own (see `seal`). A damaged file is refused with an error, and so is one
 //!   that makes the storage engine panic.
 //! - The log behind the purge point is small by policy, so [`LogStore`] keeps all of it in memory and
 //!   reads never wait for the disk.
 //!
 //! Left out: the state machine's state. It is rebuilt from the snapshot and the log at start. And one kind
-//! of rot: when what the last transaction wrote is damaged *and* the process did not stop cleanly, the
-//! damage looks like a commit that a power loss tore, and that transaction is undone as if nobody had been
-//! told of it. To tell the two apart, every commit would need a second sync.
+//! of rot: when what was written last is damaged, in the journal or (if the process did not stop cleanly) in
+//! redb, the damage looks like a write that a power loss tore, and that write is undone as if nobody had been
+//! told of it. To tell the two apart, every write would need a second sync.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::observe::{Observer, Recovered, Step};
-use super::types::{Ballot, EntryId, LogEntry, NodeId};
+use super::types::{EntryId, NodeId};
 use crate::codec;
 use crate::env::Env;
 
+mod journal;
 mod log;
 mod seal;
 mod snapshot;
@@ -38,26 +40,25 @@ mod snapshot;
 mod tests;
 pub mod writer;
 
+use journal::{Journal, Replay};
 pub use log::LogStore;
 use seal::{seal, unseal};
 use snapshot::Described;
 pub use snapshot::SnapshotStore;
 use writer::Writer;
 
-/// The name of the file in the data directory.
+/// The name of the redb file in the data directory.
 pub const FILE_NAME: &str = "yakt.redb";
 
 /// The name of a file that says that [`FILE_NAME`] once belonged to a node: from then on it must be whole.
 const CLAIMED_NAME: &str = "yakt.claimed";
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+/// Where the log was before it had a [`journal`].
+const LOG_OF_OLD: &str = "log";
 const SNAPSHOT: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("snapshot");
 
 const KEY_IDENTITY: &str = "identity";
-const KEY_VOTE: &str = "vote";
-const KEY_COMMITTED: &str = "committed";
-const KEY_PURGED: &str = "purged";
 const KEY_SNAPSHOT: &str = "snapshot";
 
 /// Bytes of a snapshot in one row: redb wants values far below its page-order limit.
@@ -66,9 +67,8 @@ const SNAPSHOT_ROW_BYTES: usize = 1 << 20;
 /// Bytes that [`rewrite`] reads and writes at a time.
 const REWRITE_BYTES: usize = 1 << 20;
 
-/// Memory that redb may use to cache pages. The log is in memory already; what is left to cache is the
-/// few pages that every commit touches.
-const CACHE_BYTES: usize = 4 << 20;
+/// Memory that redb may use to cache pages. What it holds is read once, at start.
+const CACHE_BYTES: usize = 1 << 20;
 
 /// Whose directory this is. Written once, before the node first takes part in anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,10 +91,10 @@ pub enum OpenError {
     #[error("the data directory is in use by another process")]
     InUse,
     /// It holds something that is not ours, or ours and damaged.
-    #[error("{FILE_NAME} is damaged or not a YAKt file: {0}")]
+    #[error("the data is damaged or not YAKt's: {0}")]
     Corrupt(String),
     /// A later version of YAKt wrote it.
-    #[error("{FILE_NAME} was written by a newer version of YAKt: {0}")]
+    #[error("the data was written by a newer version of YAKt: {0}")]
     Newer(String),
     /// It is another node's.
     #[error("the data directory belongs to node {found}, not to node {asked}")]
@@ -114,34 +114,56 @@ pub enum OpenError {
 pub struct Store<E: Env> {
     env: E,
     database: Arc<Database>,
+    journal: Journal<E::Disk>,
+    replay: Replay,
     claimed: Arc<E::Disk>,
     identity: Option<Identity>,
 }
 
 impl<E: Env> Store<E> {
-    /// Opens `dir` for `node`, creating it when it is not there.
+    /// Opens `dir` for `node`, creating it when it is not there. Files of the log are `log_segment_bytes` long.
     ///
     /// # Errors
     ///
     /// See [`OpenError`]. Nothing was changed when it is returned, save that redb notes in the file that it
     /// was checked, and repairs one whose last writer crashed.
-    pub async fn open(env: E, dir: &Path, node: NodeId) -> Result<Self, OpenError> {
-        let open = |name| {
-            env.open_disk(dir, name).map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => OpenError::InUse,
-                _ => OpenError::Io(error),
-            })
+    pub async fn open(
+        env: E,
+        dir: &Path,
+        node: NodeId,
+        log_segment_bytes: u64,
+    ) -> Result<Self, OpenError> {
+        let open = {
+            let (env, dir) = (env.clone(), dir.to_owned());
+            move |name: &str| env.open_disk(&dir, name)
         };
-        let (disk, claimed) = (open(FILE_NAME)?, Arc::new(open(CLAIMED_NAME)?));
+        let disk = open(FILE_NAME).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse,
+            _ => OpenError::Io(error),
+        })?;
+        let claimed = Arc::new(open(CLAIMED_NAME)?);
         let mark = Arc::clone(&claimed);
-        let opened = env.blocking(move || guarded(|| open_database(disk, &*mark)).flatten());
-        let (database, identity) = opened.await??;
+        let opened = env.blocking(move || {
+            let (database, identity) = guarded(|| open_database(disk, &*mark)).flatten()?;
+            let open = Box::new(move |n| open(&journal::file_name(n)));
+            let (mut journal, replay) = Journal::open(open, log_segment_bytes)?;
+            match (journal.is_new(), identity) {
+                (true, Some(_)) => {
+                    return Err(OpenError::Corrupt("there is no log, and was one".to_owned()));
+                }
+                // From here on there is a log, even if an empty one, before the directory is anybody's.
+                (true, None) => journal.write(&[])?,
+                (false, _) => {}
+            }
+            Ok((database, identity, journal, replay))
+        });
+        let (database, identity, journal, replay) = opened.await??;
         if let Some(identity) = identity
             && identity.node != node
         {
             return Err(OpenError::OtherNode { found: identity.node, asked: node });
         }
-        Ok(Self { env, database: Arc::new(database), claimed, identity })
+        Ok(Self { env, database: Arc::new(database), journal, replay, claimed, identity })
     }
 
     /// Whose directory this is, or `None` when it is new.
@@ -184,35 +206,21 @@ impl<E: Env> Store<E> {
         observer: Option<Observer>,
     ) -> Result<(LogStore<E>, SnapshotStore<E>), OpenError> {
         let database = Arc::clone(&self.database);
-        let loaded = self.env.blocking(move || guarded(|| load(&database)).flatten()).await??;
+        let snapshot = self.env.blocking(move || guarded(|| load(&database)).flatten()).await??;
         if observer.is_some() {
-            Observer::show(observer.as_ref(), Step::Recovered(&loaded.recovered()));
+            let Replay { head, entries } = &self.replay;
+            let recovered = Recovered {
+                vote: head.vote,
+                committed: head.committed,
+                purged: head.purged,
+                entries: entries.iter().map(|(entry, _)| entry.clone()).collect(),
+                snapshot,
+            };
+            Observer::show(observer.as_ref(), Step::Recovered(&recovered));
         }
-        let writer = Writer::start(&self.env, Arc::clone(&self.database), observer.clone());
-        let snapshots = SnapshotStore::new(self.env, self.database, writer.clone());
-        Ok((LogStore::new(loaded, writer, observer), snapshots))
-    }
-}
-
-/// What a restart finds.
-#[derive(Debug, Default)]
-struct Loaded {
-    vote: Option<Ballot>,
-    committed: Option<EntryId>,
-    purged: Option<EntryId>,
-    snapshot: Option<EntryId>,
-    entries: Vec<(LogEntry, usize)>,
-}
-
-impl Loaded {
-    fn recovered(&self) -> Recovered {
-        Recovered {
-            vote: self.vote,
-            committed: self.committed,
-            purged: self.purged,
-            entries: self.entries.iter().map(|(entry, _)| entry.clone()).collect(),
-            snapshot: self.snapshot,
-        }
+        let writer = Writer::start(&self.env, self.journal, observer.clone());
+        let snapshots = SnapshotStore::new(self.env, self.database, observer.clone());
+        Ok((LogStore::new(self.replay, writer, observer), snapshots))
     }
 }
 
@@ -252,12 +260,12 @@ fn forget_unfinished_creation(
 /// It may not be. After a failed sync the kernel takes the pages that it could not write for clean, and shows them
 /// to whoever reads (the lesson that `PostgreSQL` learned in 2018). So, without this:
 ///
-/// 1. a sync fails, and the node stops, as it must;
-/// 2. its supervisor starts it again. It reads the entries that were never written from the kernel's cache, and
-///    counts as holding them;
-/// 3. the power fails. The entries are gone, or the file is damaged by a commit of which a part is.
+/// 1. the sync of a snapshot fails, and the node stops, as it must;
+/// 2. its supervisor starts it again. It reads the snapshot that was never written from the kernel's cache, and
+///    purges its log behind it;
+/// 3. the power fails. The snapshot is gone, or the file is damaged by a commit of which a part is.
 ///
-/// (Simulation found it: swarm, seed 2117.) A cut in the middle of this leaves a mixture of what the cache and the
+/// (Simulation found the like when the log was here too: swarm, seed 2117.) A cut in the middle of this leaves a mixture of what the cache and the
 /// disk held, which is what the failed commit itself may have left: redb recovers from that.
 fn rewrite(disk: &impl redb::StorageBackend) -> io::Result<()> {
     let length = disk.len()?;
@@ -290,8 +298,10 @@ fn open_database(
         })?;
     // Creating the tables makes a new file whole at once; on an old one it changes nothing.
     let transaction = database.begin_write().map_err(unusable)?;
+    if transaction.list_tables().map_err(unusable)?.any(|table| table.name() == LOG_OF_OLD) {
+        return Err(OpenError::Corrupt("it is of a build before 0.1.0".to_owned()));
+    }
     transaction.open_table(META).map_err(unusable)?;
-    transaction.open_table(LOG).map_err(unusable)?;
     transaction.open_table(SNAPSHOT).map_err(unusable)?;
     transaction.commit().map_err(unusable)?;
 
@@ -320,34 +330,12 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, OpenError> {
     })
 }
 
-fn load(database: &Database) -> Result<Loaded, OpenError> {
+/// Checks what redb holds, and says where the snapshot ends.
+fn load(database: &Database) -> Result<Option<EntryId>, OpenError> {
     let reading = database.begin_read().map_err(unusable)?;
     let meta = reading.open_table(META).map_err(unusable)?;
     check_meta(&meta)?;
-    let purged: Option<EntryId> = get(&meta, KEY_PURGED)?;
-    let mut entries = Vec::new();
-    let first = purged.map_or(0, |purged| purged.index() + 1);
-    let log = reading.open_table(LOG).map_err(unusable)?;
-    for (expected, row) in (first..).zip(log.iter().map_err(unusable)?) {
-        let (index, row) = row.map_err(unusable)?;
-        let bytes = unseal(&index.value().to_le_bytes(), row.value(), "log entry")?;
-        let entry: LogEntry = decode(bytes, "log entry")?;
-        if index.value() != expected || entry.log_id.index() != expected {
-            let found = entry.log_id.index();
-            return Err(OpenError::Corrupt(format!(
-                "log entry {expected} is missing, found {found}"
-            )));
-        }
-        entries.push((entry, bytes.len()));
-    }
-    check_count(log.len().map_err(unusable)?, entries.len(), "log entries")?;
-    Ok(Loaded {
-        vote: get(&meta, KEY_VOTE)?,
-        committed: get(&meta, KEY_COMMITTED)?,
-        purged,
-        snapshot: get::<Described>(&meta, KEY_SNAPSHOT)?.and_then(|saved| saved.meta.last_log_id),
-        entries,
-    })
+    Ok(get::<Described>(&meta, KEY_SNAPSHOT)?.and_then(|saved| saved.meta.last_log_id))
 }
 
 /// Checks every row, known or not: one whose key is damaged would else be as good as absent.

@@ -15,8 +15,13 @@ use super::OpenError;
 const SEAL_BYTES: usize = 8;
 
 /// The row under `key` that holds `bytes`.
-pub(super) fn seal(key: &[u8], mut bytes: Vec<u8>) -> Vec<u8> {
-    let checksum = checksum(key, &bytes);
+pub(super) fn seal(key: &[u8], bytes: Vec<u8>) -> Vec<u8> {
+    seal_tail(key, bytes, 0)
+}
+
+/// `bytes`, of which those from `from` on are sealed.
+pub(super) fn seal_tail(key: &[u8], mut bytes: Vec<u8>, from: usize) -> Vec<u8> {
+    let checksum = checksum(key, &bytes[from..]);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
 }

@@ -3,13 +3,16 @@
 use std::io;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::writer::Writer;
-use super::{KEY_SNAPSHOT, META, OpenError, SNAPSHOT, get, guarded, unusable};
+use super::{
+    KEY_SNAPSHOT, META, OpenError, SNAPSHOT, SNAPSHOT_ROW_BYTES, get, guarded, other, put, unusable,
+};
+use crate::codec;
 use crate::env::Env;
+use crate::raft::observe::{Observer, Step, Stored};
 use crate::raft::types::SnapshotMeta;
 
 /// What is written about a snapshot.
@@ -25,12 +28,12 @@ pub(super) struct Described {
 pub struct SnapshotStore<E: Env> {
     env: E,
     database: Arc<Database>,
-    writer: Writer<E>,
+    observer: Option<Observer>,
 }
 
 impl<E: Env> SnapshotStore<E> {
-    pub(super) fn new(env: E, database: Arc<Database>, writer: Writer<E>) -> Self {
-        Self { env, database, writer }
+    pub(super) fn new(env: E, database: Arc<Database>, observer: Option<Observer>) -> Self {
+        Self { env, database, observer }
     }
 
     /// The world this store lives in.
@@ -39,13 +42,21 @@ impl<E: Env> SnapshotStore<E> {
         &self.env
     }
 
-    /// Replaces the snapshot. On return it is durable.
+    /// Replaces the snapshot, unless by an older one. On return it is durable.
     ///
     /// # Errors
     ///
-    /// When the disk fails.
+    /// When the disk fails. The storage engine refuses everything from then on.
     pub async fn save(&self, meta: &SnapshotMeta, data: Arc<[u8]>) -> io::Result<()> {
-        self.writer.save_snapshot(meta, data).await
+        let (database, described) = (Arc::clone(&self.database), meta.clone());
+        let save = move || save_snapshot(&database, described, &data);
+        let saved =
+            self.env.blocking(move || guarded(save).map_err(io::Error::other).flatten()).await;
+        saved.flatten().inspect_err(|error| {
+            tracing::error!(%error, "a snapshot cannot be saved; this node stops");
+        })?;
+        Observer::show(self.observer.as_ref(), Step::Stored(&[Stored::Snapshot(meta.last_log_id)]));
+        Ok(())
     }
 
     /// Reads the snapshot back.
@@ -58,6 +69,35 @@ impl<E: Env> SnapshotStore<E> {
         let loaded = self.env.blocking(move || guarded(|| load_snapshot(&database)).flatten());
         loaded.await?.map_err(io::Error::other)
     }
+}
+
+pub(super) fn save_snapshot(
+    database: &Database,
+    described: SnapshotMeta,
+    data: &[u8],
+) -> io::Result<()> {
+    let mut transaction = database.begin_write().map_err(other)?;
+    transaction
+        .set_durability(Durability::Immediate)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    {
+        let mut meta = transaction.open_table(META).map_err(other)?;
+        let present: Option<Described> = get(&meta, KEY_SNAPSHOT).map_err(io::Error::other)?;
+        // A snapshot that was built slowly may come after a newer one that was installed meanwhile, with which
+        // the log it goes with has been purged.
+        let present = present.map(|present| present.meta.last_log_id);
+        if present.is_some_and(|present| present >= described.last_log_id) {
+            return Ok(());
+        }
+        let mut rows = transaction.open_table(SNAPSHOT).map_err(other)?;
+        rows.retain(|_, _| false).map_err(other)?;
+        for (row, chunk) in (0..).zip(data.chunks(SNAPSHOT_ROW_BYTES)) {
+            rows.insert(row, chunk).map_err(other)?;
+        }
+        let described = Described { meta: described, checksum: xxh3_64(data) };
+        put(&mut meta, KEY_SNAPSHOT, codec::encode_versioned(&described))?;
+    }
+    transaction.commit().map_err(other)
 }
 
 pub(super) fn load_snapshot(

@@ -14,7 +14,13 @@ use crate::rng::SeededRng;
 const FAULTS_MAX: usize = 80;
 
 /// Of so many runs, one is long.
-const LONG_EVERY: u32 = 16;
+const LONG_EVERY: u32 = 32;
+
+/// Of so many runs, one has clients that come in rushes.
+const RUSH_EVERY: u32 = 3;
+
+/// Operations of all clients in a run with rushes, about.
+const RUSH_OPERATIONS: usize = 1_600;
 
 /// Of so many runs, one may lose as many disks as it likes, and so become unrecoverable.
 const RUIN_EVERY: u32 = 25;
@@ -127,26 +133,40 @@ impl Theme {
             on
         };
         let settings = draw_settings(&mut rng, duration, on.contains(&Family::Clock));
-        let clients = self.draw_clients(&mut rng, duration);
+        let rushes = draw_rushes(&mut rng, duration);
+        let clients = self.draw_clients(&mut rng, duration, &rushes);
         let mut faults = draw_faults(&mut rng, duration, &on, clients.len());
+        hurry(&mut rng, &mut faults, &rushes);
         if rng.random_range(0..RUIN_EVERY) != 0 {
             space_losses(&mut faults);
         }
         Schedule { scenario: self.name.to_owned(), seed, settings, faults, clients }
     }
 
-    fn draw_clients(&self, rng: &mut SeededRng, duration: u64) -> Vec<Vec<Operation>> {
+    fn draw_clients(
+        &self,
+        rng: &mut SeededRng,
+        duration: u64,
+        rushes: &[u64],
+    ) -> Vec<Vec<Operation>> {
         let weights = std::array::from_fn(|family| {
             // Each family of operations is off in a quarter of the runs, topics and reads aside.
             let off = family != 0 && family != 5 && rng.random_range(0..4) == 0;
             if off { 0 } else { rng.random_range(1..10) }
         });
+        let crowd = rng.random_range(8..=24);
+        let (clients, pause, operations_max) = if rushes.is_empty() {
+            (rng.random_range(1..=5), spread(rng, 2_000, 200_000), self.operations_max)
+        } else {
+            (crowd, spread(rng, 100, 4_000), (RUSH_OPERATIONS / crowd).max(rushes.len()))
+        };
         let shape = Shape {
-            clients: rng.random_range(1..=5),
+            clients,
             duration: duration * 1_000,
-            pause: spread(rng, 2_000, 200_000),
-            operations_max: self.operations_max,
+            pause,
+            operations_max,
             nodes: NODES,
+            rushes: rushes.iter().map(|at| at * 1_000).collect(),
             brokers: u32::try_from(spread(rng, 1, 12)).unwrap_or(12),
             weights,
             keyed: rng.random_range(0..=100),
@@ -158,6 +178,35 @@ impl Theme {
     }
 }
 
+/// When many clients come at once, if they do in this run. A log that was written to fast, and by a leader that is
+/// just being cut off, is where entries are that no other node has.
+fn draw_rushes(rng: &mut SeededRng, duration: u64) -> Vec<u64> {
+    if rng.random_range(0..RUSH_EVERY) != 0 {
+        return Vec::new();
+    }
+    let count = spread(rng, 3, 40);
+    let mut rushes: Vec<_> = (0..count).map(|_| rng.random_range(0..duration)).collect();
+    rushes.sort_unstable();
+    rushes
+}
+
+/// Lets many of the faults strike in the middle of a rush.
+fn hurry(rng: &mut SeededRng, faults: &mut [Planned], rushes: &[u64]) {
+    if rushes.is_empty() {
+        return;
+    }
+    for fault in &mut *faults {
+        if rng.random_range(0..3) != 0 {
+            let rush = rushes[rng.random_range(0..rushes.len())];
+            let gap = spread(rng, 1, 200);
+            // A leader is cut off first and asked then.
+            let before = matches!(fault.fault, Fault::Cut { .. } | Fault::Flap { .. });
+            fault.at = if before { rush.saturating_sub(gap) } else { rush + gap };
+        }
+    }
+    faults.sort_by_key(|planned| planned.at);
+}
+
 /// A client that does nothing but follow the changes, from seconds to many minutes apart.
 fn draw_poller(rng: &mut SeededRng, duration: u64) -> Vec<Operation> {
     let (mut operations, mut elapsed) = (Vec::new(), 0);
@@ -167,6 +216,7 @@ fn draw_poller(rng: &mut SeededRng, duration: u64) -> Vec<Operation> {
         elapsed += pause;
         operations.push(Operation {
             pause: pause * 1_000,
+            not_before: 0,
             node: rng.random_range(1..=NODES),
             keyed: false,
             stale: rng.random_range(0..6) == 0,
@@ -194,6 +244,7 @@ fn draw_settings(rng: &mut SeededRng, duration: u64, clocks: bool) -> Settings {
         heartbeat_millis,
         snapshot_entries,
         log_entries_kept: rng.random_range(0..=snapshot_entries),
+        log_segment_bytes: spread(rng, 8 << 10, 1 << 20),
         snapshot_chunk_bytes: usize::try_from(spread(rng, 512, 65_536)).unwrap_or(65_536),
         latency_micros: (latency / 4, latency),
         disk_micros: (disk / 8, disk),
@@ -327,14 +378,22 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
             let millis = i64::try_from(spread(rng, 10, 200_000)).unwrap_or(0);
             Fault::Jump { target, millis: if back { -millis } else { millis } }
         }
-        Family::Operator => match rng.random_range(0..6) {
-            0 | 1 => Fault::Transfer { to: rng.random_range(1..=NODES) },
-            2 | 3 => Fault::Snapshot { target },
-            _ => {
-                Fault::Remove { target, away: spread(rng, 100, 5_000), wiped: rng.random_bool(0.5) }
-            }
-        },
+        Family::Operator => draw_operation(rng, target),
         Family::Loss => Fault::Lose { target, down: spread(rng, 100, 5_000) },
+    }
+}
+
+/// What an operator does.
+fn draw_operation(rng: &mut SeededRng, target: Target) -> Fault {
+    match rng.random_range(0..6) {
+        0 | 1 => Fault::Transfer { to: rng.random_range(1..=NODES) },
+        2 | 3 => Fault::Snapshot { target },
+        _ => {
+            let (away, wiped) = (spread(rng, 100, 5_000), rng.random_bool(0.5));
+            let again = if rng.random_bool(0.5) { rng.random_range(1..=3) } else { 0 };
+            let again = (0..again).map(|_| spread(rng, 1, 1_000)).collect();
+            Fault::Remove { target, away, wiped, again }
+        }
     }
 }
 

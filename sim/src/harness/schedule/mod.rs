@@ -43,6 +43,9 @@ pub struct Settings {
     pub snapshot_entries: u64,
     /// [`yakt::raft::config::RaftOptions::log_entries_kept`]
     pub log_entries_kept: u64,
+    /// [`yakt::raft::config::RaftOptions::log_segment_bytes`]
+    #[serde(default = "log_segment_bytes")]
+    pub log_segment_bytes: u64,
     /// [`yakt::raft::config::RaftOptions::snapshot_chunk_bytes`]
     pub snapshot_chunk_bytes: usize,
     /// One-way latency of links, from and to.
@@ -53,6 +56,11 @@ pub struct Settings {
     pub clock_millis: Vec<i64>,
     /// How fast each node's clock gains.
     pub drift_ppm: Vec<i32>,
+}
+
+/// Of schedules that are older than the setting.
+fn log_segment_bytes() -> u64 {
+    1 << 20
 }
 
 /// A fault and its time.
@@ -169,8 +177,15 @@ pub enum Fault {
     Jump { target: Target, millis: i64 },
     /// The node and its disk are gone; the operator removes it, and starts a new one under its id.
     Lose { target: Target, down: u64 },
-    /// The operator removes a node, and after a while adds it again, with its old disk or without.
-    Remove { target: Target, away: u64, wiped: bool },
+    /// The operator removes a node, and after a while adds it again, with its old disk or without. Then it is killed
+    /// and started again, each time after it was up for so long.
+    Remove {
+        target: Target,
+        away: u64,
+        wiped: bool,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        again: Vec<u64>,
+    },
     /// The operator hands leadership over.
     Transfer { to: NodeId },
     /// A node is told to take a snapshot now, and to purge what it may.

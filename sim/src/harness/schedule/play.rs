@@ -53,6 +53,7 @@ impl Settings {
             election_timeout_max: scaled(ELECTION_TIMEOUT_MAX),
             snapshot_entries: self.snapshot_entries,
             log_entries_kept: self.log_entries_kept,
+            log_segment_bytes: self.log_segment_bytes,
             snapshot_chunk_bytes: self.snapshot_chunk_bytes,
         }
     }

@@ -121,7 +121,15 @@ impl Stage {
                 jump(self.world(), id, millis);
             }
             Fault::Lose { target, down } => self.lose(node(target), down).await,
-            Fault::Remove { target, away, wiped } => self.remove(node(target), away, wiped).await,
+            Fault::Remove { target, away, wiped, again } => {
+                let id = node(target);
+                self.remove(id, away, wiped).await;
+                // In the middle of its return, if it is quick.
+                for up in again {
+                    self.last(up).await;
+                    self.kill(id, 0).await;
+                }
+            }
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use yakt::env::rt;
 use yakt::raft::NodeId;
 
-use self::plan::{Operation, Shape};
+use self::plan::{LEADER, Operation, Shape};
 use self::session::Session;
 use super::Violation;
 use super::client::Client;
@@ -63,8 +63,11 @@ impl Workload {
             let (cluster, stop) = (cluster.clone(), Arc::clone(&stop));
             cluster.world().clone().start(&host(number), move |env| async move {
                 let mut session = Session::new(number, env, cluster);
+                let begun = rt::now::<SimEnv>();
                 for operation in &plan {
-                    let mut pause = Duration::from_micros(operation.pause);
+                    let not_before = begun + Duration::from_micros(operation.not_before);
+                    let early = not_before.saturating_duration_since(rt::now::<SimEnv>());
+                    let mut pause = early.max(Duration::from_micros(operation.pause));
                     while !pause.is_zero() && !stop.load(Ordering::Relaxed) {
                         let slice = pause.min(PAUSE_SLICE);
                         rt::sleep::<SimEnv>(slice).await;
@@ -73,7 +76,11 @@ impl Workload {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    session.play(operation).await;
+                    let mut operation = operation.clone();
+                    if operation.node == LEADER {
+                        operation.node = session.leader();
+                    }
+                    session.play(&operation).await;
                 }
             })
         };

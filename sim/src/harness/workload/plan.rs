@@ -6,12 +6,18 @@ use yakt::raft::NodeId;
 
 use crate::rng::SeededRng;
 
+/// No node's number: in a plan, whoever leads.
+pub const LEADER: NodeId = 0;
+
 /// One step of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     /// How long the client waits before it, in microseconds.
     pub pause: u64,
-    /// Which node it asks first.
+    /// If it comes to it earlier, it waits until then: microseconds since the clients began.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_before: u64,
+    /// Which node it asks first; [`LEADER`] for whichever leads then.
     pub node: NodeId,
     /// Whether a write carries an `Idempotency-Key` and is sent again until it is answered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -21,6 +27,11 @@ pub struct Operation {
     pub stale: bool,
     /// What it asks.
     pub what: What,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a client asks. Numbers are names: topic 7 is `t7`, broker 3 has id 3.
@@ -92,6 +103,8 @@ pub struct Shape {
     pub operations_max: usize,
     /// Nodes to ask.
     pub nodes: NodeId,
+    /// If not empty, when all clients come at once, in microseconds: between these moments it is quiet.
+    pub rushes: Vec<u64>,
     /// How many brokers there are: the fewer, the hotter.
     pub brokers: u32,
     /// Relative frequencies of: topics, partitions, brokers' coming and going, brokers' updates, producers,
@@ -122,6 +135,7 @@ impl Shape {
             pause: 30_000,
             operations_max: usize::MAX,
             nodes,
+            rushes: Vec::new(),
             brokers: 8,
             weights: [8, 2, 2, 3, 2, 6, 3, 1, 1],
             keyed: 50,
@@ -138,6 +152,16 @@ impl Shape {
     fn draw_client(&self, client: usize, rng: &mut SeededRng) -> Vec<Operation> {
         let mut operations = Vec::new();
         let (mut elapsed, mut topics) = (0, 0);
+        for rush in &self.rushes {
+            for nth in 0..self.operations_max / self.rushes.len() {
+                let pause = rng.random_range(0..2 * self.pause.max(1));
+                let not_before = if nth == 0 { *rush + pause } else { 0 };
+                operations.push(self.draw_operation(client, &mut topics, pause, not_before, rng));
+            }
+        }
+        if !self.rushes.is_empty() {
+            return operations;
+        }
         let expected = usize::try_from(self.duration / self.pause.max(1)).unwrap_or(usize::MAX);
         // Too few operations for the time: they come in bursts, with quiet between them.
         let busy = expected <= self.operations_max;
@@ -148,16 +172,32 @@ impl Shape {
                 pause += rng.random_range(0..2 * quiet.max(1));
             }
             elapsed += pause;
-            let what = self.draw_what(client, &mut topics, rng);
-            operations.push(Operation {
-                pause,
-                node: rng.random_range(1..=self.nodes),
-                keyed: rng.random_range(0..100) < self.keyed,
-                stale: rng.random_range(0..100) < self.stale,
-                what,
-            });
+            operations.push(self.draw_operation(client, &mut topics, pause, 0, rng));
         }
         operations
+    }
+
+    fn draw_operation(
+        &self,
+        client: usize,
+        topics: &mut u32,
+        pause: u64,
+        not_before: u64,
+        rng: &mut SeededRng,
+    ) -> Operation {
+        let what = self.draw_what(client, topics, rng);
+        Operation {
+            pause,
+            not_before,
+            node: if !self.rushes.is_empty() && rng.random_bool(0.5) {
+                LEADER
+            } else {
+                rng.random_range(1..=self.nodes)
+            },
+            keyed: rng.random_range(0..100) < self.keyed,
+            stale: rng.random_range(0..100) < self.stale,
+            what,
+        }
     }
 
     fn draw_what(&self, client: usize, topics: &mut u32, rng: &mut SeededRng) -> What {

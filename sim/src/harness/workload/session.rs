@@ -164,6 +164,11 @@ impl Session {
         None
     }
 
+    /// Who leads, as far as anybody does.
+    pub(super) fn leader(&self) -> NodeId {
+        self.cluster.leader().unwrap_or(1)
+    }
+
     fn next_node(&self, node: NodeId) -> NodeId {
         node % self.cluster.size() + 1
     }

@@ -1,0 +1,187 @@
+//! What was written is read back, whatever becomes of the end of it; and damage is refused.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::super::tests::File;
+use super::record::SECTOR_BYTES;
+use super::*;
+use crate::metadata::{self, Command, CreateTopic, Timestamp};
+use crate::raft::types::{Ballot, EntryId, LogEntry, Payload, SharedCommand};
+
+/// A directory of files in memory.
+#[derive(Clone, Default)]
+struct Directory(Arc<Mutex<BTreeMap<usize, File>>>);
+
+impl Directory {
+    fn file(&self, n: usize) -> File {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(n).or_default().clone()
+    }
+
+    fn open(&self) -> Result<(Journal<File>, Replay), OpenError> {
+        let directory = self.clone();
+        Journal::open(Box::new(move |n| Ok(directory.file(n))), 16 << 20)
+    }
+
+    /// The files that were written, as they are now.
+    fn copy(&self) -> Self {
+        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let copy =
+            files.iter().map(|(n, file)| (*n, File(Arc::new(Mutex::new(file.bytes().clone())))));
+        Self(Arc::new(Mutex::new(copy.collect())))
+    }
+
+    fn used(&self) -> usize {
+        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        files.values().filter(|file| !file.bytes().is_empty()).count()
+    }
+}
+
+fn id(index: u64) -> EntryId {
+    EntryId::new_term_index(1, index)
+}
+
+fn entry(index: u64) -> LogEntry {
+    let change = metadata::Change::CreateTopic(CreateTopic {
+        uuid: Uuid::from_u128(u128::from(index)),
+        name: format!("topic-{index}").parse().expect("legal"),
+    });
+    let command = Command { clock: Timestamp::from_micros(index), idempotency: None, change };
+    let payload = Payload::Normal(SharedCommand(Arc::new(command)));
+    LogEntry { log_id: id(index), payload }
+}
+
+fn append(index: u64) -> Op {
+    Op::Append(Bytes::from(codec::encode_versioned(&entry(index))))
+}
+
+fn seen(replay: &Replay) -> (Head, Vec<u64>) {
+    (replay.head, replay.entries.iter().map(|(entry, _)| entry.log_id.index()).collect())
+}
+
+/// Ten records, the last of which is several sectors long, and what is read after each of them.
+fn history() -> (Directory, Vec<(Head, Vec<u64>)>) {
+    let directory = Directory::default();
+    let (mut journal, _) = directory.open().expect("new");
+    let mut states = Vec::new();
+    let records: [&[Op]; 8] = [
+        &[],
+        &[Op::Vote(Ballot::new_committed(1, 1)), append(0), append(1)],
+        &[append(2)],
+        &[append(3), append(4), Op::Committed(id(2))],
+        &[Op::TruncateFrom(4)],
+        &[append(4), append(5), Op::Committed(id(4))],
+        &[Op::Purge(id(2))],
+        &(6..90).map(append).collect::<Vec<_>>(),
+    ];
+    for ops in records {
+        journal.write(ops).expect("write");
+        states.push(seen(&directory.copy().open().expect("sound").1));
+    }
+    let (head, entries) = states.last().expect("written");
+    assert_eq!((head.next, head.purged, head.committed), (90, Some(id(2)), Some(id(4))));
+    assert_eq!((entries.first(), entries.len()), (Some(&3), 87));
+    (directory, states)
+}
+
+#[test]
+fn a_torn_end_is_as_if_it_had_not_been_written() {
+    let (directory, states) = history();
+    let scanned = Scanned::new(directory.file(0).bytes().clone());
+    let [.., begin, end] = scanned.offsets[..] else { panic!("records") };
+    let sectors = (end - begin) / SECTOR_BYTES;
+    assert!(sectors > 4);
+    for lost in 0..sectors {
+        let copy = directory.copy();
+        let from = begin + lost * SECTOR_BYTES;
+        copy.file(0).bytes()[from..from + SECTOR_BYTES].fill(0);
+        let (mut journal, replay) = copy.open().expect("a torn end");
+        assert_eq!(seen(&replay), states[states.len() - 2], "sector {lost}");
+        // What is left of it does not come back when something shorter is written in its place.
+        journal.write(&[append(6)]).expect("write");
+        let (_, replay) = copy.open().expect("sound");
+        assert_eq!(replay.head.next, 7);
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_refused_or_takes_the_last_record_or_changes_nothing() {
+    let (directory, states) = history();
+    let (whole, without_last) = (&states[states.len() - 1], &states[states.len() - 2]);
+    let scanned = Scanned::new(directory.file(0).bytes().clone());
+    let [.., begin, end] = scanned.offsets[..] else { panic!("records") };
+    let mut refused = 0;
+    for at in 0..end + SECTOR_BYTES {
+        let copy = directory.copy();
+        copy.file(0).bytes()[at] ^= 1 << (at % 8);
+        match copy.open() {
+            Ok((_, replay)) if at >= begin => {
+                assert!([whole, without_last].contains(&&seen(&replay)), "byte {at}");
+            }
+            Ok((_, replay)) => assert_eq!(&seen(&replay), whole, "byte {at}"),
+            Err(OpenError::Corrupt(_)) => {
+                assert!(at < begin, "byte {at}");
+                refused += 1;
+            }
+            Err(error) => panic!("byte {at}: {error}"),
+        }
+    }
+    // What is behind the bodies, up to the next sector, is the rest.
+    assert!(refused > 400, "{refused} of {begin}");
+}
+
+#[test]
+fn entries_that_run_over_several_files_are_read_back_and_missed() {
+    let directory = Directory::default();
+    let (mut journal, _) = directory.open().expect("new");
+    let name = "x".repeat(200);
+    let padded = |index: u64| {
+        let mut entry = entry(index);
+        let change = metadata::Change::CreateTopic(CreateTopic {
+            uuid: Uuid::from_u128(1),
+            name: name.parse().expect("legal"),
+        });
+        let command = Command { clock: Timestamp::ZERO, idempotency: None, change };
+        entry.payload = Payload::Normal(SharedCommand(Arc::new(command)));
+        Op::Append(Bytes::from(codec::encode_versioned(&entry)))
+    };
+    let batch = 10_000;
+    for round in 0..20 {
+        let ops: Vec<_> = (round * batch..(round + 1) * batch).map(padded).collect();
+        journal.write(&ops).expect("write");
+    }
+    assert!(directory.used() >= 3);
+    let (_, replay) = directory.open().expect("sound");
+    assert_eq!((replay.head.next, replay.entries.len()), (20 * batch, 200_000));
+
+    for n in 0..directory.used() - 1 {
+        let copy = directory.copy();
+        let length = copy.file(n).bytes().len();
+        copy.file(n).bytes()[..length].fill(0);
+        assert!(matches!(copy.open(), Err(OpenError::Corrupt(_))), "file {n} is gone");
+    }
+
+    // Purged, the first file is not needed any more, and the next one is written over it.
+    journal.write(&[Op::Purge(id(199_990))]).expect("write");
+    let before = directory.used();
+    for round in 20..24 {
+        let ops: Vec<_> = (round * batch..(round + 1) * batch).map(padded).collect();
+        journal.write(&ops).expect("write");
+    }
+    assert_eq!(directory.used(), before);
+    let (_, replay) = directory.open().expect("sound");
+    assert_eq!((replay.head.next, replay.entries.len()), (24 * batch, 40_009));
+}
+
+#[test]
+fn a_hole_or_an_entry_out_of_place_is_refused() {
+    for ops in [vec![append(1)], vec![append(0), append(2)], vec![append(0), append(0)]] {
+        let directory = Directory::default();
+        let (mut journal, _) = directory.open().expect("new");
+        journal.write(&ops).expect("write");
+        assert!(matches!(directory.open(), Err(OpenError::Corrupt(_))), "{ops:?}");
+    }
+}
