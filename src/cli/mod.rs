@@ -7,6 +7,7 @@
 //! | `yakt status` | shows what a node knows about its cluster |
 //! | `yakt remove` | removes a node from its cluster |
 //! | `yakt transfer` | makes a node the leader |
+//! | `yakt bench` | puts load on a cluster and measures it |
 //!
 //! All but `node` are programs about nodes, on real tokio; only `node` runs one.
 
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod client;
 mod members;
 mod node;
@@ -42,6 +44,8 @@ enum Command {
     Remove(members::RemoveArgs),
     /// Make a node the leader of its cluster
     Transfer(members::TransferArgs),
+    /// Put load on a cluster and measure it
+    Bench(bench::Args),
 }
 
 /// What went wrong, for a person.
@@ -59,6 +63,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(args) => runtime.block_on(status::run(args)),
         Command::Remove(args) => runtime.block_on(members::remove(args)),
         Command::Transfer(args) => runtime.block_on(members::transfer(args)),
+        Command::Bench(args) => runtime.block_on(bench::run(args)),
     };
     // A disk write under way on a blocking thread is finished or not; either way the file survives it.
     runtime.shutdown_background();
