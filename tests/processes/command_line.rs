@@ -1,4 +1,4 @@
-//! `yakt up`, `yakt status`, and flags that make no sense.
+//! `yakt up`, `yakt status`, `yakt bench`, and flags that make no sense.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::client::Request;
 use crate::cluster::{Process, voters, wait_for};
 use crate::scratch::{Directory, Ports};
+use crate::shared::Shared;
 
 /// Runs `yakt` to its end.
 fn run(args: &[&str]) -> Output {
@@ -180,4 +181,48 @@ fn every_command_explains_itself() {
         assert!(output.status.success(), "{args:?}: {}", stderr(&output));
         assert!(!output.stdout.is_empty(), "{args:?}");
     }
+}
+
+/// A load of everything, and what `yakt bench` says of it: all of it was answered, and is there.
+#[test]
+fn a_bench_measures_and_finds_what_was_acknowledged() {
+    let shared = Shared::new();
+    let addr = shared.follower().to_string();
+    let output = run(&[
+        "bench",
+        "--connections",
+        "8",
+        "--duration",
+        "1",
+        "--preload",
+        "50",
+        "--mix",
+        "writes=2,reads=2,mgmt=1",
+        "--json",
+        &addr,
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let kinds: Vec<_> = report["kinds"].as_array().expect("kinds").iter().collect();
+    let names: Vec<_> = kinds.iter().map(|kind| kind["kind"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["writes", "reads", "mgmt"]);
+    for kind in kinds {
+        assert!(kind["answered"].as_u64() > Some(0), "{report}");
+        assert!(kind["p50"].as_f64() > Some(0.0), "{report}");
+        assert!(kind["p50"].as_f64() <= kind["max"].as_f64(), "{report}");
+    }
+    assert_eq!(report["errors"], json!({}), "{report}");
+    let sanity = &report["sanity"];
+    assert!(sanity["acknowledged"].as_u64() > Some(50), "{report}");
+    assert_eq!(sanity["missing"], 0, "{report}");
+}
+
+#[test]
+fn a_bench_of_nobody_fails_and_says_so() {
+    let addr = Ports::new().http(1).to_string();
+    let output = run(&["bench", "--duration", "0.2", "--preload", "1", &addr]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("no connection"), "{}", stderr(&output));
+    let output = run(&["bench", "--mix", "writes=0", &addr]);
+    assert!(stderr(&output).contains("nothing would be asked"), "{}", stderr(&output));
 }

@@ -38,7 +38,7 @@ pub(super) struct Load {
     /// Numbers of topics whose creation was acknowledged.
     created: Mutex<Vec<u64>>,
     /// Where polls began last.
-    offset: AtomicU64,
+    offset: Mutex<String>,
     answered: AtomicU64,
     errors: AtomicU64,
 }
@@ -51,7 +51,7 @@ impl Load {
             prefix: format!("bench-{}", run_id().simple()),
             next: AtomicU64::new(0),
             created: Mutex::default(),
-            offset: AtomicU64::new(0),
+            offset: Mutex::new("0".to_owned()),
             answered: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         }
@@ -81,7 +81,7 @@ impl Load {
     pub(super) async fn poll_first(&self) -> Result<(), Failure> {
         let answer = self.connection(0).send(Method::GET, "/client_mgmt/0", String::new()).await?;
         let offset = next_offset(&answer.1).ok_or("an answer to client_mgmt has no offset")?;
-        self.offset.store(offset, Ordering::Relaxed);
+        *self.offset.lock().unwrap_or_else(PoisonError::into_inner) = offset;
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl Load {
     ) -> Result<Tally, Failure> {
         let mut connection = self.connection(number);
         let (mut tally, mut created) = (Tally::default(), Vec::new());
-        let mut offset = self.offset.load(Ordering::Relaxed);
+        let mut offset = self.offset.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Workers begin at different places of the mix.
         for nth in u64::from(number).. {
             let over = match stop {
@@ -174,10 +174,10 @@ impl Load {
     }
 }
 
-/// The offset that an answer ends at.
-fn next_offset(body: &Bytes) -> Option<u64> {
+/// The offset that an answer ends at, as it is written there.
+fn next_offset(body: &Bytes) -> Option<String> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    answer.get("offset").and_then(serde_json::Value::as_u64)
+    answer.get("offset").filter(|offset| offset.is_number()).map(ToString::to_string)
 }
 
 /// Different in every run, so that runs do not create each other's topics.
