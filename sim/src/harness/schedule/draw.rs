@@ -200,7 +200,10 @@ fn hurry(rng: &mut SeededRng, faults: &mut [Planned], rushes: &[u64]) {
             let rush = rushes[rng.random_range(0..rushes.len())];
             let gap = spread(rng, 1, 200);
             // A leader is cut off first and asked then.
-            let before = matches!(fault.fault, Fault::Cut { .. } | Fault::Flap { .. });
+            let before = matches!(
+                fault.fault,
+                Fault::Cut { .. } | Fault::Flap { .. } | Fault::Contest { .. }
+            );
             fault.at = if before { rush.saturating_sub(gap) } else { rush + gap };
         }
     }
@@ -335,6 +338,7 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
                 on: spread(rng, 5, 800),
                 off: spread(rng, 5, 800),
             },
+            2 => Fault::Contest { first: spread(rng, 500, 8_000), second: spread(rng, 200, 8_000) },
             1 => Fault::Reset { a: target, b: Target::Node(rng.random_range(1..=NODES)) },
             which => {
                 let cuts = [
@@ -347,7 +351,7 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
                     Cut::OneLink,
                 ];
                 let cut =
-                    if which == 2 { Cut::Alone } else { cuts[rng.random_range(0..cuts.len())] };
+                    if which == 3 { Cut::Alone } else { cuts[rng.random_range(0..cuts.len())] };
                 Fault::Cut { target, cut, length: span(rng) }
             }
         },
@@ -428,7 +432,7 @@ mod tests {
             .filter_map(|planned| serde_json::to_value(&planned.fault).ok())
             .filter_map(|fault| fault.as_object().and_then(|fault| fault.keys().next().cloned()))
             .collect();
-        assert_eq!(kinds.len(), 22, "{kinds:?}");
+        assert_eq!(kinds.len(), 23, "{kinds:?}");
         assert!(schedules.iter().any(|schedule| schedule.faults.len() < 3));
     }
 

@@ -157,6 +157,9 @@ pub enum Fault {
     RollingRestart { down: u64 },
     /// Links break between nodes, and heal.
     Cut { target: Target, cut: Cut, length: u64 },
+    /// The leader is left alone, and after a while its successor too: three leaders, two of whose logs end in what
+    /// nobody else has (Raft §5.4.2, figure 8).
+    Contest { first: u64, second: u64 },
     /// A link comes and goes.
     Flap { from: Target, to: Target, times: u64, on: u64, off: u64 },
     /// A link is slow and jittery, both ways.

@@ -97,6 +97,7 @@ impl Stage {
                 self.world().resume(&client);
             }
             Fault::Cut { target, cut, length } => self.cut(node(target), cut, length).await,
+            Fault::Contest { first, second } => self.contest(first, second).await,
             Fault::Flap { from, to, times, on, off } => {
                 self.flap((node(from), node(to)), times, on, off).await;
             }
@@ -297,6 +298,21 @@ impl Stage {
             || format!("{cut:?} is mended"),
             |event| event.others = others(&links),
         );
+    }
+
+    async fn contest(&self, first: u64, second: u64) {
+        let (leader, stage) = (self.resolve(Target::Leader), self.clone());
+        let cut = madsim::task::spawn(async move {
+            stage.cut(leader, Cut::Alone, first + second).await;
+        });
+        self.last(first).await;
+        let successor = self.resolve(Target::Leader);
+        if successor != leader {
+            // Which of the two comes back first is the seed's choice of lengths.
+            self.cut(successor, Cut::Alone, second + first / 2).await;
+        }
+        // An error would be that of a run that is over.
+        drop(cut.await);
     }
 
     async fn fail_disk(&self, id: NodeId, fault: DiskFault, length: u64) {
