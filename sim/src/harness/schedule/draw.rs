@@ -395,7 +395,7 @@ fn draw_operation(rng: &mut SeededRng, target: Target) -> Fault {
         _ => {
             let (away, wiped) = (spread(rng, 100, 5_000), rng.random_bool(0.5));
             let again = if rng.random_bool(0.5) { rng.random_range(1..=3) } else { 0 };
-            let again = (0..again).map(|_| spread(rng, 1, 1_000)).collect();
+            let again = (0..again).map(|_| spread(rng, 20, 2_000)).collect();
             Fault::Remove { target, away, wiped, again }
         }
     }

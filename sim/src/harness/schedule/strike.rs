@@ -14,6 +14,9 @@ use crate::harness::cluster::host;
 use crate::harness::coverage::Site;
 use crate::harness::workload;
 
+/// How long the disk of a node takes that falls on its return, at most.
+const RETURN_DISK_MILLIS: u64 = 60;
+
 /// How long a power failure in the middle of a write may wait for that write.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -125,11 +128,7 @@ impl Stage {
             Fault::Remove { target, away, wiped, again } => {
                 let id = node(target);
                 self.remove(id, away, wiped).await;
-                // In the middle of its return, if it is quick.
-                for up in again {
-                    self.last(up).await;
-                    self.kill(id, 0).await;
-                }
+                self.fall_on_return(id, again).await;
             }
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
@@ -300,19 +299,62 @@ impl Stage {
         );
     }
 
+    /// Lets a leader go on alone, then its successor, until there is a third; each has been asked for a while by then.
     async fn contest(&self, first: u64, second: u64) {
-        let (leader, stage) = (self.resolve(Target::Leader), self.clone());
-        let cut = madsim::task::spawn(async move {
-            stage.cut(leader, Cut::Alone, first + second).await;
-        });
+        let former = self.resolve(Target::Leader);
+        self.part(former);
+        self.succeeded(former).await;
         self.last(first).await;
         let successor = self.resolve(Target::Leader);
-        if successor != leader {
-            // Which of the two comes back first is the seed's choice of lengths.
-            self.cut(successor, Cut::Alone, second + first / 2).await;
+        if successor != former {
+            self.part(successor);
+            self.succeeded(successor).await;
+            self.last(second).await;
         }
-        // An error would be that of a run that is over.
-        drop(cut.await);
+        // Others may have cut the same links: what was cut once for this is mended once for this.
+        self.rejoin(former);
+        if successor != former {
+            self.rejoin(successor);
+        }
+    }
+
+    /// Kills a node that has just come back, again and again. Its disk is slow meanwhile, so that what it has heard and
+    /// what it has written are far apart.
+    async fn fall_on_return(&self, id: NodeId, again: Vec<u64>) {
+        if again.is_empty() {
+            return;
+        }
+        self.cluster.begin_slow(id);
+        self.world().disk(&host(id)).set_latency(around(RETURN_DISK_MILLIS));
+        for up in again {
+            self.last(up).await;
+            self.kill(id, 0).await;
+        }
+        self.cluster.end_slow(id);
+        self.world().disk(&host(id)).set_latency(micros(self.settings.disk_micros));
+    }
+
+    fn part(&self, id: NodeId) {
+        self.note("network", Some(id), || "is left alone".to_owned());
+        for (from, to) in links(Cut::Alone, id, self.cluster.size()) {
+            self.world().net().block(&host(from), &host(to));
+        }
+    }
+
+    fn rejoin(&self, id: NodeId) {
+        self.note("heal", Some(id), || "is alone no more".to_owned());
+        for (from, to) in links(Cut::Alone, id, self.cluster.size()) {
+            self.world().net().unblock(&host(from), &host(to));
+        }
+    }
+
+    /// Waits until another than `former` leads, at most for some elections.
+    async fn succeeded(&self, former: NodeId) {
+        let mut patience = 40;
+        while patience > 0 && self.resolve(Target::Leader) == former {
+            self.last(5 * self.settings.heartbeat_millis).await;
+            patience -= 1;
+        }
     }
 
     async fn fail_disk(&self, id: NodeId, fault: DiskFault, length: u64) {
