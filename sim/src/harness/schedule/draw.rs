@@ -247,7 +247,7 @@ fn draw_settings(rng: &mut SeededRng, duration: u64, clocks: bool) -> Settings {
         heartbeat_millis,
         snapshot_entries,
         log_entries_kept: rng.random_range(0..=snapshot_entries),
-        log_segment_bytes: spread(rng, 8 << 10, 1 << 20),
+        log_segment_bytes: spread(rng, 1 << 10, 1 << 20),
         snapshot_chunk_bytes: usize::try_from(spread(rng, 512, 65_536)).unwrap_or(65_536),
         latency_micros: (latency / 4, latency),
         disk_micros: (disk / 8, disk),

@@ -10,7 +10,7 @@
 //!   torn by a power loss, and no other: a whole record with a higher number than the last readable one shows that
 //!   what lies between was damaged, and the journal is refused.
 //! - Each file begins with a [`Head`]: what of the files before it still matters, their entries aside.
-//! - A file is free when every entry in it is purged, and that purge is itself on the disk. Whatever is left in it
+//! - A file is free when every entry in it and before it is purged, and that purge is itself on the disk. Whatever is left in it
 //!   has lower numbers than what is written over it.
 //!
 //! Left out: telling a last record that rotted from one that was torn. It is taken for torn, and what it held is
@@ -87,10 +87,12 @@ impl<D: StorageBackend> Journal<D> {
             for record in files[*n].records() {
                 let ops: Vec<Op> = decode(record.body, "journal record")?;
                 for op in ops {
-                    if let Op::Append(_) = op {
-                        segments[*n].last_index =
-                            segments[*n].last_index.max(Some(replay.head.next));
-                    }
+                    let last = match &op {
+                        Op::Head(head) => head.next.checked_sub(1),
+                        Op::Append(_) => Some(replay.head.next),
+                        _ => None,
+                    };
+                    segments[*n].last_index = segments[*n].last_index.max(last);
                     replay.apply(op)?;
                 }
             }
@@ -148,7 +150,9 @@ impl<D: StorageBackend> Journal<D> {
             }
         };
         self.segments[n].used = 0;
-        self.segments[n].last_index = None;
+        // A file without an entry of its own is freed no earlier than the one before it: what leads up to the last
+        // record must have no gap.
+        self.segments[n].last_index = self.head.next.checked_sub(1);
         Ok(n)
     }
 

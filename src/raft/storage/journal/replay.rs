@@ -100,9 +100,9 @@ impl Replay {
     pub(super) fn finish(mut self) -> Result<Self, OpenError> {
         self.forget_purged();
         let (first, next) = (self.head.first(), self.head.next);
-        let (expected, found) = (next - first, self.entries.len());
+        let (expected, found) = (next.checked_sub(first), self.entries.len());
         let begins = self.entries.front().is_none_or(|(entry, _)| entry.log_id.index() == first);
-        if expected == found as u64 && begins {
+        if expected == Some(found as u64) && begins {
             return Ok(self);
         }
         Err(OpenError::Corrupt(format!(
