@@ -283,8 +283,8 @@ impl Run {
             assert!(refused, "a sound directory does not open: {error}");
             self.trouble()
         })?;
-        let fell_back = self.log.recognise(&found.0, self.rotten)
-            | self.saved.recognise(&found.1, self.rotten);
+        let fell_back =
+            self.log.recognise(&found.0, self.rotten) | self.saved.recognise(&found.1, self.rotten);
         assert!(
             self.committed.contains(&committed) || committed == found.0.last(),
             "{committed:?} was never committed"
@@ -296,10 +296,7 @@ impl Run {
     async fn store(
         &mut self,
         env: DiskEnv,
-    ) -> Result<
-        (LogStore<DiskEnv>, SnapshotStore<DiskEnv>, (Log, Saved), Option<EntryId>),
-        OpenError,
-    >
+    ) -> Result<(LogStore<DiskEnv>, SnapshotStore<DiskEnv>, (Log, Saved), Option<EntryId>), OpenError>
     {
         let identity = Identity {
             cluster: Uuid::from_u128(1),
