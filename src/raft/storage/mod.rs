@@ -1,4 +1,4 @@
-//! Everything that a node keeps: the log in a [journal], and a redb file with identity and snapshot.
+//! Everything that a node keeps: the log in a `journal`, and a redb file with identity and snapshot.
 //!
 //! - [`open`](Store::open) checks all files before anything is believed: a foreign file, a newer format
 //!   or another node's directory is refused, never overwritten.
