@@ -30,7 +30,7 @@ use uuid::Uuid;
 use super::observe::{Observer, Recovered, Step};
 use super::types::{EntryId, NodeId};
 use crate::codec;
-use crate::env::Env;
+use crate::env::{Env, rt};
 
 mod journal;
 mod log;
@@ -40,7 +40,7 @@ mod snapshot;
 mod tests;
 pub mod writer;
 
-use journal::{Journal, Replay};
+use journal::{Journal, Replay, Secret};
 pub use log::LogStore;
 use seal::{seal, unseal};
 use snapshot::Described;
@@ -59,6 +59,7 @@ const LOG_OF_OLD: &str = "log";
 const SNAPSHOT: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("snapshot");
 
 const KEY_IDENTITY: &str = "identity";
+const KEY_SECRET: &str = "secret";
 const KEY_SNAPSHOT: &str = "snapshot";
 
 /// Bytes of a snapshot in one row: redb wants values far below its page-order limit.
@@ -142,11 +143,12 @@ impl<E: Env> Store<E> {
             _ => OpenError::Io(error),
         })?;
         let claimed = Arc::new(open(CLAIMED_NAME)?);
-        let mark = Arc::clone(&claimed);
+        let (mark, fresh) = (Arc::clone(&claimed), rt::random::<E>());
         let opened = env.blocking(move || {
-            let (database, identity) = guarded(|| open_database(disk, &*mark)).flatten()?;
+            let (database, identity, secret) =
+                guarded(|| open_database(disk, &*mark, fresh)).flatten()?;
             let open = Box::new(move |n| open(&journal::file_name(n)));
-            let (mut journal, replay) = Journal::open(open, log_segment_bytes)?;
+            let (mut journal, replay) = Journal::open(open, secret, log_segment_bytes)?;
             match (journal.is_new(), identity) {
                 (true, Some(_)) => {
                     return Err(OpenError::Corrupt("there is no log, and was one".to_owned()));
@@ -281,7 +283,8 @@ fn rewrite(disk: &impl redb::StorageBackend) -> io::Result<()> {
 fn open_database(
     disk: impl redb::StorageBackend,
     claimed: &impl redb::StorageBackend,
-) -> Result<(Database, Option<Identity>), OpenError> {
+    fresh: Secret,
+) -> Result<(Database, Option<Identity>, Secret), OpenError> {
     rewrite(&disk)?;
     forget_unfinished_creation(&disk, claimed)?;
     let database = Database::builder()
@@ -296,12 +299,19 @@ fn open_database(
             }
             error => unusable(error),
         })?;
-    // Creating the tables makes a new file whole at once; on an old one it changes nothing.
+    // Creating the tables and the secret makes a new file whole at once; on an old one it changes nothing.
     let transaction = database.begin_write().map_err(unusable)?;
     if transaction.list_tables().map_err(unusable)?.any(|table| table.name() == LOG_OF_OLD) {
         return Err(OpenError::Corrupt("it is of a build before 0.1.0".to_owned()));
     }
-    transaction.open_table(META).map_err(unusable)?;
+    let secret = {
+        let mut meta = transaction.open_table(META).map_err(unusable)?;
+        let known = get(&meta, KEY_SECRET)?;
+        if known.is_none() {
+            put(&mut meta, KEY_SECRET, codec::encode_versioned(&fresh))?;
+        }
+        known.unwrap_or(fresh)
+    };
     transaction.open_table(SNAPSHOT).map_err(unusable)?;
     transaction.commit().map_err(unusable)?;
 
@@ -314,7 +324,7 @@ fn open_database(
         (false, true) => return Err(OpenError::Corrupt("it does not say whose it is".to_owned())),
         (true, true) | (false, false) => {}
     }
-    Ok((database, identity))
+    Ok((database, identity, secret))
 }
 
 /// Runs `work`, and takes a panic in it for damage of the file: redb asserts, rather than checks, some of

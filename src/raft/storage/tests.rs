@@ -61,7 +61,7 @@ fn id(index: u64) -> EntryId {
 }
 
 fn open(file: &File, claimed: &File) -> Result<Database, OpenError> {
-    guarded(|| open_database(file.clone(), claimed)).flatten().map(|(database, _)| database)
+    guarded(|| open_database(file.clone(), claimed, 42)).flatten().map(|(database, ..)| database)
 }
 
 /// A node's file, with something of everything in it, and its claim.
@@ -128,7 +128,7 @@ fn assert_corrupt<T: std::fmt::Debug>(found: &Result<T, OpenError>, what: &str) 
 fn a_row_that_rotted_before_its_page_was_written_again_is_refused() {
     let (file, claimed) = written(SNAPSHOT_BYTES);
     let database = open(&file, &claimed).expect("sound");
-    for key in [KEY_IDENTITY, KEY_SNAPSHOT] {
+    for key in [KEY_IDENTITY, KEY_SECRET, KEY_SNAPSHOT] {
         let good = row(&database, META, key);
         for at in 0..good.len() {
             let mut bad = good.clone();

@@ -13,6 +13,10 @@
 //! - A file is free when every entry in it and before it is purged, and that purge is itself on the disk. Whatever is left in it
 //!   has lower numbers than what is written over it.
 //!
+//! - A record's checksum is seeded with a secret of the directory. Entries hold bytes that clients chose, and files are
+//!   searched for whole records at every sector: nobody can plant one who does not know the secret. Nor are files of an
+//!   earlier life of the directory taken for this one's.
+//!
 //! Left out: telling a last record that rotted from one that was torn. It is taken for torn, and what it held is
 //! gone as if nobody had been told of it. To tell the two apart, every write would need a second sync.
 
@@ -34,6 +38,9 @@ mod tests;
 pub(super) use replay::{Head, Op, Replay};
 use segment::{Scanned, Segment};
 
+/// What seeds the checksums of a directory's records. It never leaves the directory.
+pub(super) type Secret = u64;
+
 /// Opens the journal's `n`-th file, creating it when it is not there.
 pub(super) type OpenFile<D> = Box<dyn Fn(usize) -> io::Result<D> + Send + Sync>;
 
@@ -45,6 +52,7 @@ pub(super) fn file_name(n: usize) -> String {
 /// An open journal.
 pub(super) struct Journal<D> {
     open: OpenFile<D>,
+    secret: Secret,
     /// Bytes of a file, unless a single record is larger.
     segment_bytes: u64,
     segments: Vec<Segment<D>>,
@@ -66,14 +74,18 @@ impl<D> std::fmt::Debug for Journal<D> {
 
 impl<D: StorageBackend> Journal<D> {
     /// Reads the journal. Nothing in it is changed before it is known to be sound.
-    pub(super) fn open(open: OpenFile<D>, segment_bytes: u64) -> Result<(Self, Replay), OpenError> {
+    pub(super) fn open(
+        open: OpenFile<D>,
+        secret: Secret,
+        segment_bytes: u64,
+    ) -> Result<(Self, Replay), OpenError> {
         let mut segments = Vec::new();
         let mut files = Vec::new();
         loop {
             let segment = Segment::free(open(segments.len())?)?;
             let is_new = segment.is_new();
             if !is_new {
-                files.push(segment.scan()?);
+                files.push(segment.scan(secret)?);
             }
             segments.push(segment);
             // Files are begun in order: behind one that was never used there is none.
@@ -84,7 +96,7 @@ impl<D: StorageBackend> Journal<D> {
         let chain = chain(&files)?;
         let mut replay = Replay::default();
         for n in &chain {
-            for record in files[*n].records() {
+            for record in files[*n].records(secret) {
                 let ops: Vec<Op> = decode(record.body, "journal record")?;
                 for op in ops {
                     let last = match &op {
@@ -103,7 +115,10 @@ impl<D: StorageBackend> Journal<D> {
             segments[n].resume(&files[n])?;
             number = files[n].numbers.map_or(1, |(_, last)| last + 1);
         }
-        Ok((Self { open, segment_bytes, segments, active, number, head: replay.head }, replay))
+        Ok((
+            Self { open, secret, segment_bytes, segments, active, number, head: replay.head },
+            replay,
+        ))
     }
 
     /// Whether nothing was ever written.
@@ -116,7 +131,7 @@ impl<D: StorageBackend> Journal<D> {
     /// After an error nothing more may be written: what is on the disk is not known.
     pub(super) fn write(&mut self, ops: &[Op]) -> io::Result<()> {
         let body = |ops: &[Op]| {
-            record::encode(self.number, |bytes| codec::encode_versioned_to(bytes, ops))
+            record::encode(self.secret, self.number, |bytes| codec::encode_versioned_to(bytes, ops))
         };
         let mut record = body(ops);
         let fits = |segment: &Segment<D>| segment.used + record.len() as u64 <= self.segment_bytes;

@@ -4,6 +4,7 @@ use std::io;
 
 use redb::StorageBackend;
 
+use super::Secret;
 use super::record::{self, Record, SECTOR_BYTES};
 
 /// Bytes that a file grows by. They are written, not only reserved: a sync that has to allocate writes the file
@@ -34,10 +35,11 @@ pub(super) struct Scanned {
 }
 
 impl Scanned {
-    pub(super) fn new(bytes: Vec<u8>) -> Self {
+    pub(super) fn new(secret: Secret, bytes: Vec<u8>) -> Self {
         let mut scanned = Self::default();
         let mut at = 0;
-        while let Some(Record { number, bytes: length, .. }) = record::decode(&bytes[at..]) {
+        while let Some(Record { number, bytes: length, .. }) = record::decode(secret, &bytes[at..])
+        {
             match &mut scanned.numbers {
                 None => scanned.numbers = Some((number, number)),
                 Some((_, last)) if number == *last + 1 => *last = number,
@@ -50,7 +52,7 @@ impl Scanned {
         scanned.highest = scanned.numbers.map(|(_, last)| last);
         scanned.offsets.push(at);
         while at < bytes.len() {
-            if let Some(Record { number, .. }) = record::decode(&bytes[at..]) {
+            if let Some(Record { number, .. }) = record::decode(secret, &bytes[at..]) {
                 scanned.highest = scanned.highest.max(Some(number));
             }
             at += SECTOR_BYTES;
@@ -60,9 +62,11 @@ impl Scanned {
     }
 
     /// Its records, in order.
-    pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
+    pub(super) fn records(&self, secret: Secret) -> impl Iterator<Item = Record<'_>> {
         let count = self.offsets.len() - 1;
-        self.offsets[..count].iter().filter_map(|at| record::decode(&self.bytes[*at..]))
+        self.offsets[..count]
+            .iter()
+            .filter_map(move |at| record::decode(secret, &self.bytes[*at..]))
     }
 }
 
@@ -77,11 +81,11 @@ impl<D: StorageBackend> Segment<D> {
         self.length == 0
     }
 
-    pub(super) fn scan(&self) -> io::Result<Scanned> {
+    pub(super) fn scan(&self, secret: Secret) -> io::Result<Scanned> {
         let length = usize::try_from(self.length).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
         self.disk.read(0, &mut bytes)?;
-        Ok(Scanned::new(bytes))
+        Ok(Scanned::new(secret, bytes))
     }
 
     /// Goes on behind the records in `scanned`: writes the last of them again, and zeros over whatever follows.

@@ -12,6 +12,8 @@ use super::*;
 use crate::metadata::{self, Command, CreateTopic, Timestamp};
 use crate::raft::types::{Ballot, EntryId, LogEntry, Payload, SharedCommand};
 
+const SECRET: Secret = 42;
+
 /// A directory of files in memory.
 #[derive(Clone, Default)]
 struct Directory(Arc<Mutex<BTreeMap<usize, File>>>);
@@ -27,7 +29,7 @@ impl Directory {
 
     fn open_sized(&self, segment_bytes: u64) -> Result<(Journal<File>, Replay), OpenError> {
         let directory = self.clone();
-        Journal::open(Box::new(move |n| Ok(directory.file(n))), segment_bytes)
+        Journal::open(Box::new(move |n| Ok(directory.file(n))), SECRET, segment_bytes)
     }
 
     /// The files that were written, as they are now.
@@ -66,7 +68,7 @@ fn seen(replay: &Replay) -> (Head, Vec<u64>) {
     (replay.head, replay.entries.iter().map(|(entry, _)| entry.log_id.index()).collect())
 }
 
-/// Ten records, the last of which is several sectors long, and what is read after each of them.
+/// Eight records, the last of which is several sectors long, and what is read after each of them.
 fn history() -> (Directory, Vec<(Head, Vec<u64>)>) {
     let directory = Directory::default();
     let (mut journal, _) = directory.open().expect("new");
@@ -94,7 +96,7 @@ fn history() -> (Directory, Vec<(Head, Vec<u64>)>) {
 #[test]
 fn a_torn_end_is_as_if_it_had_not_been_written() {
     let (directory, states) = history();
-    let scanned = Scanned::new(directory.file(0).bytes().clone());
+    let scanned = Scanned::new(SECRET, directory.file(0).bytes().clone());
     let [.., begin, end] = scanned.offsets[..] else { panic!("records") };
     let sectors = (end - begin) / SECTOR_BYTES;
     assert!(sectors > 4);
@@ -115,7 +117,7 @@ fn a_torn_end_is_as_if_it_had_not_been_written() {
 fn a_flipped_bit_is_refused_or_takes_the_last_record_or_changes_nothing() {
     let (directory, states) = history();
     let (whole, without_last) = (&states[states.len() - 1], &states[states.len() - 2]);
-    let scanned = Scanned::new(directory.file(0).bytes().clone());
+    let scanned = Scanned::new(SECRET, directory.file(0).bytes().clone());
     let [.., begin, end] = scanned.offsets[..] else { panic!("records") };
     let mut refused = 0;
     for at in 0..end + SECTOR_BYTES {
@@ -211,4 +213,39 @@ fn a_file_without_entries_is_kept_as_long_as_the_one_before_it() {
         directory.copy().open_sized(4 << 10).expect("sound");
     }
     assert!(directory.used() <= used + 1, "{} files", directory.used());
+}
+
+/// 1. A client has bytes logged that are a whole record with a number far ahead, and makes them fall on a sector.
+/// 2. The file is used again, and ends before them. Nothing has written over them yet.
+/// 3. The node is started again. A whole record with a higher number than the last was taken for a sign of damage.
+#[test]
+fn a_record_that_a_client_made_up_is_none() {
+    let directory = Directory::default();
+    let (mut journal, _) = directory.open().expect("new");
+    journal.write(&[append(0)]).expect("write");
+    let forged = |secret| record::encode(secret, 1_000_000, |bytes| bytes);
+    let at = 64 * SECTOR_BYTES;
+    let plant = |record: Vec<u8>| {
+        let copy = directory.copy();
+        copy.file(0).bytes()[at..at + record.len()].copy_from_slice(&record);
+        copy.open().map(|(_, replay)| seen(&replay).1)
+    };
+    assert_eq!(plant(forged(SECRET ^ 1)).expect("sound"), [0]);
+    // Whoever knew the secret could.
+    assert!(matches!(plant(forged(SECRET)), Err(OpenError::Corrupt(_))));
+}
+
+/// What an earlier life of a directory left there, whose database was deleted, is not this life's vote and log.
+#[test]
+fn files_of_an_earlier_life_are_written_over() {
+    let (directory, _) = history();
+    let reopen = || {
+        let directory = directory.clone();
+        Journal::open(Box::new(move |n| Ok(directory.file(n))), SECRET + 1, 16 << 20)
+    };
+    let (mut journal, replay) = reopen().expect("nothing that counts");
+    assert!(journal.is_new());
+    assert_eq!(seen(&replay), (Head::default(), vec![]));
+    journal.write(&[append(0)]).expect("write");
+    assert_eq!(seen(&reopen().expect("sound").1).1, [0]);
 }
