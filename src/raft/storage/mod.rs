@@ -267,8 +267,8 @@ fn forget_unfinished_creation(
 ///    purges its log behind it;
 /// 3. the power fails. The snapshot is gone, or the file is damaged by a commit of which a part is.
 ///
-/// (Simulation found the like when the log was here too: swarm, seed 2117.) A cut in the middle of this leaves a mixture of what the cache and the
-/// disk held, which is what the failed commit itself may have left: redb recovers from that.
+/// (Simulation found the like when the log was here too: swarm, seed 2117.) A cut in the middle of this leaves a
+/// mixture of what the cache and the disk held, which is what the failed commit itself may have left: redb recovers from that.
 fn rewrite(disk: &impl redb::StorageBackend) -> io::Result<()> {
     let length = disk.len()?;
     let mut chunk = vec![0; REWRITE_BYTES];

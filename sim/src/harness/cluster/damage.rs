@@ -27,7 +27,7 @@ impl Cluster {
     /// The disk of node `id` begins to fail: its process may end by itself before it is crashed.
     pub fn begin_failing(&self, id: NodeId) {
         let mut inner = self.lock();
-        *inner.failing.entry(id).or_default() += 1;
+        inner.failing.begin(id);
         if let Some(process) = inner.processes.get_mut(&id) {
             process.may_fail = true;
         }
@@ -35,15 +35,13 @@ impl Cluster {
 
     /// The disk of node `id` works again. A process that has met its failure may still end of it.
     pub fn end_failing(&self, id: NodeId) {
-        if let Some(faults) = self.lock().failing.get_mut(&id) {
-            *faults = faults.saturating_sub(1);
-        }
+        self.lock().failing.end(id);
     }
 
     /// Node `id` or its disk is slow from now on: told to stop, its process may give up waiting.
     pub fn begin_slow(&self, id: NodeId) {
         let mut inner = self.lock();
-        *inner.slow.entry(id).or_default() += 1;
+        inner.slow.begin(id);
         if let Some(process) = inner.processes.get_mut(&id) {
             process.may_stop_late = true;
         }
@@ -51,9 +49,7 @@ impl Cluster {
 
     /// Node `id` is no slower than others any more. What its process began before may still take long.
     pub fn end_slow(&self, id: NodeId) {
-        if let Some(faults) = self.lock().slow.get_mut(&id) {
-            *faults = faults.saturating_sub(1);
-        }
+        self.lock().slow.end(id);
     }
 
     /// Bits of node `id`'s data have flipped.

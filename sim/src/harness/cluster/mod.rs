@@ -47,11 +47,11 @@ struct Inner {
     processes: BTreeMap<NodeId, Process>,
     lives: BTreeMap<NodeId, u64>,
     /// How many faults keep a node down.
-    holds: BTreeMap<NodeId, u64>,
+    holds: Counts,
     /// How many faults make the disk of a node fail now.
-    failing: BTreeMap<NodeId, u64>,
+    failing: Counts,
     /// How many faults make a node slow now, or let it stand still.
-    slow: BTreeMap<NodeId, u64>,
+    slow: Counts,
     /// Nodes whose data has rotted: they may end at any time, and need not come back.
     rotten: BTreeSet<NodeId>,
     /// Nodes that found their data rotten and await replacement.
@@ -67,6 +67,26 @@ struct Inner {
     ended: BTreeSet<NodeId>,
     /// Who led last.
     leader: Option<NodeId>,
+}
+
+/// How many faults are on for each node.
+#[derive(Default)]
+struct Counts(BTreeMap<NodeId, u64>);
+
+impl Counts {
+    fn begin(&mut self, id: NodeId) {
+        *self.0.entry(id).or_default() += 1;
+    }
+
+    fn end(&mut self, id: NodeId) {
+        if let Some(count) = self.0.get_mut(&id) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn any(&self, id: NodeId) -> bool {
+        self.0.get(&id).is_some_and(|count| *count > 0)
+    }
 }
 
 /// A server process.
@@ -162,11 +182,5 @@ impl Cluster {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn is_held(&self, id: NodeId) -> bool {
-        self.holds.get(&id).is_some_and(|holds| *holds > 0)
     }
 }

@@ -34,7 +34,7 @@ impl Cluster {
 
     /// Starts node `id`, for the first time or again, unless it runs or something keeps it down.
     pub fn start(&self, id: NodeId) {
-        if self.lock().is_held(id) || self.world.is_running(&host(id)) {
+        if self.lock().holds.any(id) || self.world.is_running(&host(id)) {
             return;
         }
         let options = self.options(id);
@@ -83,9 +83,8 @@ impl Cluster {
         let life = inner.lives.entry(id).or_default();
         *life += 1;
         let life = *life;
-        let may_fail =
-            inner.failing.get(&id).is_some_and(|faults| *faults > 0) || inner.rotten.contains(&id);
-        let may_stop_late = inner.slow.get(&id).is_some_and(|faults| *faults > 0);
+        let may_fail = inner.failing.any(id) || inner.rotten.contains(&id);
+        let may_stop_late = inner.slow.any(id);
         let process = Process { node, life, ended: false, may_fail, may_stop_late };
         inner.processes.insert(id, process);
         life
@@ -168,14 +167,12 @@ impl Cluster {
 
     /// Keeps node `id` from starting.
     pub fn hold(&self, id: NodeId) {
-        *self.lock().holds.entry(id).or_default() += 1;
+        self.lock().holds.begin(id);
     }
 
     /// Undoes one [`hold`](Self::hold), and starts the node if it was the last.
     pub fn release(&self, id: NodeId) {
-        if let Some(holds) = self.lock().holds.get_mut(&id) {
-            *holds = holds.saturating_sub(1);
-        }
+        self.lock().holds.end(id);
         self.start(id);
     }
 

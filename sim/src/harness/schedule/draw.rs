@@ -14,7 +14,7 @@ use crate::rng::SeededRng;
 const FAULTS_MAX: usize = 80;
 
 /// Of so many runs, one is long.
-const LONG_EVERY: u32 = 32;
+const LONG_EVERY: u32 = 16;
 
 /// Of so many runs, one has clients that come in rushes.
 const RUSH_EVERY: u32 = 3;

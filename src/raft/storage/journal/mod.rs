@@ -99,13 +99,8 @@ impl<D: StorageBackend> Journal<D> {
             for record in files[*n].records(secret) {
                 let ops: Vec<Op> = decode(record.body, "journal record")?;
                 for op in ops {
-                    let last = match &op {
-                        Op::Head(head) => head.next.checked_sub(1),
-                        Op::Append(_) => Some(replay.head.next),
-                        _ => None,
-                    };
-                    segments[*n].last_index = segments[*n].last_index.max(last);
-                    replay.apply(op)?;
+                    segments[*n].note(&op, &replay.head);
+                    replay.apply(&op)?;
                 }
             }
         }
@@ -146,7 +141,8 @@ impl<D: StorageBackend> Journal<D> {
         self.active = Some(active);
         self.number += 1;
         for op in ops {
-            self.note(active, op);
+            self.segments[active].note(op, &self.head);
+            self.head.note(op);
         }
         Ok(())
     }
@@ -165,25 +161,9 @@ impl<D: StorageBackend> Journal<D> {
             }
         };
         self.segments[n].used = 0;
-        // A file without an entry of its own is freed no earlier than the one before it: what leads up to the last
-        // record must have no gap.
-        self.segments[n].last_index = self.head.next.checked_sub(1);
+        self.segments[n].last_index = None;
+        self.segments[n].note(&Op::Head(self.head), &self.head);
         Ok(n)
-    }
-
-    fn note(&mut self, active: usize, op: &Op) {
-        match op {
-            Op::Head(_) => {}
-            Op::Append(_) => {
-                let last = &mut self.segments[active].last_index;
-                *last = (*last).max(Some(self.head.next));
-                self.head.next += 1;
-            }
-            Op::TruncateFrom(index) => self.head.next = self.head.next.min(*index),
-            Op::Purge(upto) => self.head.purge(*upto),
-            Op::Vote(vote) => self.head.vote = Some(*vote),
-            Op::Committed(committed) => self.head.committed = Some(*committed),
-        }
     }
 }
 

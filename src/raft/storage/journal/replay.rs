@@ -38,9 +38,19 @@ impl Head {
         self.purged.map_or(0, |purged| purged.index() + 1)
     }
 
-    pub(super) fn purge(&mut self, upto: EntryId) {
-        self.purged = self.purged.max(Some(upto));
-        self.next = self.next.max(self.first());
+    /// What holds after `op`.
+    pub(super) fn note(&mut self, op: &Op) {
+        match op {
+            Op::Head(head) => *self = *head,
+            Op::Append(_) => self.next += 1,
+            Op::TruncateFrom(index) => self.next = self.next.min(*index),
+            Op::Purge(upto) => {
+                self.purged = self.purged.max(Some(*upto));
+                self.next = self.next.max(self.first());
+            }
+            Op::Vote(vote) => self.vote = Some(*vote),
+            Op::Committed(committed) => self.committed = Some(*committed),
+        }
     }
 }
 
@@ -53,39 +63,32 @@ pub(in super::super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn apply(&mut self, op: Op) -> Result<(), OpenError> {
+    pub(super) fn apply(&mut self, op: &Op) -> Result<(), OpenError> {
         match op {
             // Only the first says something new.
-            Op::Head(head) if self.entries.is_empty() && self.head == Head::default() => {
-                self.head = head;
-            }
-            Op::Head(head) if head == self.head => {}
             Op::Head(head) => {
-                let found = &self.head;
-                return Err(OpenError::Corrupt(format!("{head:?} follows {found:?}")));
+                let (found, none) = (&self.head, self.entries.is_empty());
+                if head != found && !(none && *found == Head::default()) {
+                    return Err(OpenError::Corrupt(format!("{head:?} follows {found:?}")));
+                }
             }
             Op::Append(bytes) => {
-                let entry: LogEntry = decode(&bytes, "log entry")?;
+                let entry: LogEntry = decode(bytes, "log entry")?;
                 let (index, next) = (entry.log_id.index(), self.head.next);
                 if index != next {
                     return Err(OpenError::Corrupt(format!("entry {index} is where {next} goes")));
                 }
-                self.head.next += 1;
                 self.entries.push_back((entry, bytes.len()));
             }
             Op::TruncateFrom(index) => {
-                self.head.next = self.head.next.min(index);
-                while self.entries.back().is_some_and(|(last, _)| last.log_id.index() >= index) {
+                while self.entries.back().is_some_and(|(last, _)| last.log_id.index() >= *index) {
                     self.entries.pop_back();
                 }
             }
-            Op::Purge(upto) => {
-                self.head.purge(upto);
-                self.forget_purged();
-            }
-            Op::Vote(vote) => self.head.vote = Some(vote),
-            Op::Committed(committed) => self.head.committed = Some(committed),
+            Op::Purge(_) | Op::Vote(_) | Op::Committed(_) => {}
         }
+        self.head.note(op);
+        self.forget_purged();
         Ok(())
     }
 
@@ -97,8 +100,7 @@ impl Replay {
     }
 
     /// Checks that every entry that should be there is.
-    pub(super) fn finish(mut self) -> Result<Self, OpenError> {
-        self.forget_purged();
+    pub(super) fn finish(self) -> Result<Self, OpenError> {
         let (first, next) = (self.head.first(), self.head.next);
         let (expected, found) = (next.checked_sub(first), self.entries.len());
         let begins = self.entries.front().is_none_or(|(entry, _)| entry.log_id.index() == first);

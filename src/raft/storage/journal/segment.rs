@@ -4,8 +4,8 @@ use std::io;
 
 use redb::StorageBackend;
 
-use super::Secret;
 use super::record::{self, Record, SECTOR_BYTES};
+use super::{Head, Op, Secret};
 
 /// Bytes that a file grows by. They are written, not only reserved: a sync that has to allocate writes the file
 /// system's own journal too, and takes nearly twice as long.
@@ -18,7 +18,7 @@ pub(super) struct Segment<D> {
     length: u64,
     /// Where the next record goes.
     pub(super) used: u64,
-    /// The largest index of the entries in it: once that is purged, it may be written over.
+    /// The largest index of the entries in it and before it: once that is purged, it may be written over.
     pub(super) last_index: Option<u64>,
 }
 
@@ -79,6 +79,18 @@ impl<D: StorageBackend> Segment<D> {
 
     pub(super) fn is_new(&self) -> bool {
         self.length == 0
+    }
+
+    /// That `op` is written to it, where `head` holds.
+    pub(super) fn note(&mut self, op: &Op, head: &Head) {
+        let last = match op {
+            // Without an entry of its own it is freed no earlier than the file before it: what leads up to the last
+            // record must have no gap.
+            Op::Head(head) => head.next.checked_sub(1),
+            Op::Append(_) => Some(head.next),
+            Op::TruncateFrom(_) | Op::Purge(_) | Op::Vote(_) | Op::Committed(_) => None,
+        };
+        self.last_index = self.last_index.max(last);
     }
 
     pub(super) fn scan(&self, secret: Secret) -> io::Result<Scanned> {
