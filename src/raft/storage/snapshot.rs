@@ -49,14 +49,21 @@ impl<E: Env> SnapshotStore<E> {
     /// When the disk fails. The storage engine refuses everything from then on.
     pub async fn save(&self, meta: &SnapshotMeta, data: Arc<[u8]>) -> io::Result<()> {
         let (database, described) = (Arc::clone(&self.database), meta.clone());
-        let save = move || save_snapshot(&database, described, &data);
+        let observer = self.observer.clone();
+        let save = move || {
+            let stored = [Stored::Snapshot(described.last_log_id)];
+            if save_snapshot(&database, described, &data)? {
+                // Here, and not when the caller has heard of it: of two that are saved at once, the later one is told
+                // of last.
+                Observer::show(observer.as_ref(), Step::Stored(&stored));
+            }
+            Ok(())
+        };
         let saved =
             self.env.blocking(move || guarded(save).map_err(io::Error::other).flatten()).await;
         saved.flatten().inspect_err(|error| {
             tracing::error!(%error, "a snapshot cannot be saved; this node stops");
-        })?;
-        Observer::show(self.observer.as_ref(), Step::Stored(&[Stored::Snapshot(meta.last_log_id)]));
-        Ok(())
+        })
     }
 
     /// Reads the snapshot back.
@@ -71,11 +78,12 @@ impl<E: Env> SnapshotStore<E> {
     }
 }
 
+/// Says whether it replaced the one that was there.
 pub(super) fn save_snapshot(
     database: &Database,
     described: SnapshotMeta,
     data: &[u8],
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let mut transaction = database.begin_write().map_err(other)?;
     transaction
         .set_durability(Durability::Immediate)
@@ -87,7 +95,7 @@ pub(super) fn save_snapshot(
         // the log it goes with has been purged.
         let present = present.map(|present| present.meta.last_log_id);
         if present.is_some_and(|present| present >= described.last_log_id) {
-            return Ok(());
+            return Ok(false);
         }
         let mut rows = transaction.open_table(SNAPSHOT).map_err(other)?;
         rows.retain(|_, _| false).map_err(other)?;
@@ -97,7 +105,8 @@ pub(super) fn save_snapshot(
         let described = Described { meta: described, checksum: xxh3_64(data) };
         put(&mut meta, KEY_SNAPSHOT, codec::encode_versioned(&described))?;
     }
-    transaction.commit().map_err(other)
+    transaction.commit().map_err(other)?;
+    Ok(true)
 }
 
 pub(super) fn load_snapshot(

@@ -246,7 +246,12 @@ fn draw_settings(rng: &mut SeededRng, duration: u64, clocks: bool) -> Settings {
         duration_millis: duration,
         heartbeat_millis,
         snapshot_entries,
-        log_entries_kept: rng.random_range(0..=snapshot_entries),
+        // None in many runs: all that is behind a snapshot is gone, and whoever lacks it needs the snapshot.
+        log_entries_kept: if rng.random_bool(0.4) {
+            0
+        } else {
+            rng.random_range(0..=snapshot_entries)
+        },
         log_segment_bytes: spread(rng, 1 << 10, 1 << 20),
         snapshot_chunk_bytes: usize::try_from(spread(rng, 512, 65_536)).unwrap_or(65_536),
         latency_micros: (latency / 4, latency),
@@ -338,7 +343,12 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
                 on: spread(rng, 5, 800),
                 off: spread(rng, 5, 800),
             },
-            2 => Fault::Contest { first: spread(rng, 500, 8_000), second: spread(rng, 200, 8_000) },
+            2 => Fault::Contest {
+                first: spread(rng, 100, 8_000),
+                second: spread(rng, 100, 8_000),
+                crowd: spread(rng, 4, 64),
+                purged: rng.random_bool(0.5),
+            },
             1 => Fault::Reset { a: target, b: Target::Node(rng.random_range(1..=NODES)) },
             which => {
                 let cuts = [
@@ -389,14 +399,25 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
 
 /// What an operator does.
 fn draw_operation(rng: &mut SeededRng, target: Target) -> Fault {
-    match rng.random_range(0..6) {
+    match rng.random_range(0..9) {
         0 | 1 => Fault::Transfer { to: rng.random_range(1..=NODES) },
-        2 | 3 => Fault::Snapshot { target },
+        2 => Fault::Snapshot { target },
+        3 | 4 => Fault::Outrun {
+            target,
+            away: spread(rng, 200, 5_000),
+            back: spread(rng, 10, 400),
+            disk: spread(rng, 20, 500),
+        },
         _ => {
-            let (away, wiped) = (spread(rng, 100, 5_000), rng.random_bool(0.5));
-            let again = if rng.random_bool(0.5) { rng.random_range(1..=3) } else { 0 };
-            let again = (0..again).map(|_| spread(rng, 20, 2_000)).collect();
-            Fault::Remove { target, away, wiped, again }
+            let (away, wiped) = (spread(rng, 100, 5_000), rng.random_range(0..3) == 0);
+            // Sooner than it asks to join, or about when it is let in: it asks one member after the other.
+            let up = |rng: &mut SeededRng| match rng.random_range(0..3) {
+                0 => spread(rng, 20, 2_000),
+                _ => rng.random_range(1_000..6_000),
+            };
+            let times = if rng.random_range(0..4) == 0 { 0 } else { rng.random_range(1..=2) };
+            let again = (0..times).map(|_| up(rng)).collect();
+            Fault::Remove { target, away, wiped, again, unheard: rng.random_range(0..3) != 0 }
         }
     }
 }
@@ -432,7 +453,7 @@ mod tests {
             .filter_map(|planned| serde_json::to_value(&planned.fault).ok())
             .filter_map(|fault| fault.as_object().and_then(|fault| fault.keys().next().cloned()))
             .collect();
-        assert_eq!(kinds.len(), 23, "{kinds:?}");
+        assert_eq!(kinds.len(), 24, "{kinds:?}");
         assert!(schedules.iter().any(|schedule| schedule.faults.len() < 3));
     }
 

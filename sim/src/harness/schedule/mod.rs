@@ -14,6 +14,7 @@ mod cut;
 pub mod draw;
 mod operator;
 pub mod play;
+mod plot;
 pub mod shrink;
 mod strike;
 
@@ -159,7 +160,16 @@ pub enum Fault {
     Cut { target: Target, cut: Cut, length: u64 },
     /// The leader is left alone, and after a while its successor too: three leaders, two of whose logs end in what
     /// nobody else has (Raft §5.4.2, figure 8).
-    Contest { first: u64, second: u64 },
+    Contest {
+        first: u64,
+        second: u64,
+        /// Clients that ask each of them when it is alone.
+        #[serde(default)]
+        crowd: u64,
+        /// Whether all others are told to take a snapshot, and to purge what they may, in between.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        purged: bool,
+    },
     /// A link comes and goes.
     Flap { from: Target, to: Target, times: u64, on: u64, off: u64 },
     /// A link is slow and jittery, both ways.
@@ -188,7 +198,13 @@ pub enum Fault {
         wiped: bool,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         again: Vec<u64>,
+        /// Whether its leader cannot reach it meanwhile.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unheard: bool,
     },
+    /// A node is away until the others have purged what it lacks. When it is back for a while, and is sent their
+    /// snapshot, it takes one of its own, on a disk that takes so long; then it is killed.
+    Outrun { target: Target, away: u64, back: u64, disk: u64 },
     /// The operator hands leadership over.
     Transfer { to: NodeId },
     /// A node is told to take a snapshot now, and to purge what it may.

@@ -6,6 +6,7 @@
 //! removes nodes whose disks are lost or rotten and starts new ones in their place, one change at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use yakt::env::rt;
@@ -96,6 +97,7 @@ pub async fn play(run: Run, schedule: Schedule) -> Result<Run, Violation> {
         cluster: cluster.clone(),
         operator: Operator::new(cluster.clone()),
         settings: Arc::new(settings),
+        crowds: Arc::default(),
         over,
     };
     let attendants = [
@@ -131,6 +133,8 @@ pub(super) struct Stage {
     pub(super) cluster: Cluster,
     pub(super) operator: Operator,
     pub(super) settings: Arc<Settings>,
+    /// How many crowds of clients have come: each is a host of its own.
+    crowds: Arc<AtomicU64>,
     /// When the faults end.
     pub(super) over: rt::Instant<SimEnv>,
 }
@@ -157,6 +161,10 @@ impl Stage {
             rt::sleep::<SimEnv>(left.min(SLICE)).await;
         }
         Ok(())
+    }
+
+    pub(super) fn next_crowd(&self) -> u64 {
+        self.crowds.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn world(&self) -> &World {

@@ -14,9 +14,6 @@ use crate::harness::cluster::host;
 use crate::harness::coverage::Site;
 use crate::harness::workload;
 
-/// How long the disk of a node takes that falls on its return, at most.
-const RETURN_DISK_MILLIS: u64 = 60;
-
 /// How long a power failure in the middle of a write may wait for that write.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -32,7 +29,7 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
 /// How long a node that is part of a rolling restart may take to be ready before the next one is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
-fn around(millis: u64) -> std::ops::Range<Duration> {
+pub(super) fn around(millis: u64) -> std::ops::Range<Duration> {
     Duration::from_millis(millis / 4)..Duration::from_millis(millis)
 }
 
@@ -100,7 +97,9 @@ impl Stage {
                 self.world().resume(&client);
             }
             Fault::Cut { target, cut, length } => self.cut(node(target), cut, length).await,
-            Fault::Contest { first, second } => self.contest(first, second).await,
+            Fault::Contest { first, second, crowd, purged } => {
+                self.contest((first, second), crowd, purged).await;
+            }
             Fault::Flap { from, to, times, on, off } => {
                 self.flap((node(from), node(to)), times, on, off).await;
             }
@@ -125,10 +124,13 @@ impl Stage {
                 jump(self.world(), id, millis);
             }
             Fault::Lose { target, down } => self.lose(node(target), down).await,
-            Fault::Remove { target, away, wiped, again } => {
+            Fault::Remove { target, away, wiped, again, unheard } => {
                 let id = node(target);
                 self.remove(id, away, wiped).await;
-                self.fall_on_return(id, again).await;
+                self.fall_on_return(id, again, unheard).await;
+            }
+            Fault::Outrun { target, away, back, disk } => {
+                self.outrun(node(target), (away, back), disk).await;
             }
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
@@ -198,7 +200,7 @@ impl Stage {
         self.operator.replace(id).await;
     }
 
-    async fn kill(&self, id: NodeId, down: u64) {
+    pub(super) async fn kill(&self, id: NodeId, down: u64) {
         self.cluster.hold(id);
         self.cluster.kill(id);
         self.last(down).await;
@@ -297,64 +299,6 @@ impl Stage {
             || format!("{cut:?} is mended"),
             |event| event.others = others(&links),
         );
-    }
-
-    /// Lets a leader go on alone, then its successor, until there is a third; each has been asked for a while by then.
-    async fn contest(&self, first: u64, second: u64) {
-        let former = self.resolve(Target::Leader);
-        self.part(former);
-        self.succeeded(former).await;
-        self.last(first).await;
-        let successor = self.resolve(Target::Leader);
-        if successor != former {
-            self.part(successor);
-            self.succeeded(successor).await;
-            self.last(second).await;
-        }
-        // Others may have cut the same links: what was cut once for this is mended once for this.
-        self.rejoin(former);
-        if successor != former {
-            self.rejoin(successor);
-        }
-    }
-
-    /// Kills a node that has just come back, again and again. Its disk is slow meanwhile, so that what it has heard and
-    /// what it has written are far apart.
-    async fn fall_on_return(&self, id: NodeId, again: Vec<u64>) {
-        if again.is_empty() {
-            return;
-        }
-        self.cluster.begin_slow(id);
-        self.world().disk(&host(id)).set_latency(around(RETURN_DISK_MILLIS));
-        for up in again {
-            self.last(up).await;
-            self.kill(id, 0).await;
-        }
-        self.cluster.end_slow(id);
-        self.world().disk(&host(id)).set_latency(micros(self.settings.disk_micros));
-    }
-
-    fn part(&self, id: NodeId) {
-        self.note("network", Some(id), || "is left alone".to_owned());
-        for (from, to) in links(Cut::Alone, id, self.cluster.size()) {
-            self.world().net().block(&host(from), &host(to));
-        }
-    }
-
-    fn rejoin(&self, id: NodeId) {
-        self.note("heal", Some(id), || "is alone no more".to_owned());
-        for (from, to) in links(Cut::Alone, id, self.cluster.size()) {
-            self.world().net().unblock(&host(from), &host(to));
-        }
-    }
-
-    /// Waits until another than `former` leads, at most for some elections.
-    async fn succeeded(&self, former: NodeId) {
-        let mut patience = 40;
-        while patience > 0 && self.resolve(Target::Leader) == former {
-            self.last(5 * self.settings.heartbeat_millis).await;
-            patience -= 1;
-        }
     }
 
     async fn fail_disk(&self, id: NodeId, fault: DiskFault, length: u64) {

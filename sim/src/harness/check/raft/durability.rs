@@ -124,9 +124,13 @@ impl RaftCheck {
                 Stored::TruncatedFrom(index) => drop(known.disk.entries.split_off(index)),
                 Stored::Purged(upto) => known.disk.purge(*upto),
                 Stored::Snapshot(last) => {
-                    if last.map(|id| id.index) > known.snapshot.map(|id| id.index) {
-                        known.snapshot = *last;
-                    }
+                    ensure(last.map(|id| id.index) > known.snapshot.map(|id| id.index), || {
+                        format!(
+                            "monotony: node {node} replaced its snapshot up to {:?} by one up to {last:?}",
+                            known.snapshot
+                        )
+                    })?;
+                    known.snapshot = *last;
                 }
             }
         }

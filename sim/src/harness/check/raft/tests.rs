@@ -60,6 +60,14 @@ fn a_healthy_history_passes() {
 }
 
 #[test]
+fn an_older_snapshot_over_a_newer_one_is_caught() {
+    let mut check = cluster(&[1]);
+    check.stored(1, &[Stored::Snapshot(Some(id(1, 1)))]).unwrap();
+    let older = check.stored(1, &[Stored::Snapshot(Some(id(1, 0)))]);
+    assert!(older.unwrap_err().starts_with("monotony"));
+}
+
+#[test]
 fn two_leaders_of_one_term_are_caught() {
     let mut check = RaftCheck::default();
     assert_eq!(check.leads(1, 7), Ok(true));

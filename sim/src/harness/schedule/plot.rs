@@ -1,0 +1,162 @@
+//! Faults in several steps, each of which waits for the one before: histories that chance alone hardly ever makes.
+//!
+//! Every one of them was added because a planted bug survived without it (see `sim/bugs`).
+
+use futures_util::future::join_all;
+use madsim::task::JoinHandle;
+use serde_json::json;
+use yakt::raft::NodeId;
+
+use super::cut::links;
+use super::play::{Stage, micros};
+use super::strike::around;
+use super::{Cut, Target};
+use crate::harness::client::{Client, Request};
+use crate::harness::cluster::{host, http};
+
+/// How long the disk of a node takes that falls on its return, at most.
+const RETURN_DISK_MILLIS: u64 = 60;
+
+/// After so long nobody works on a request to join any more.
+const FORGET_MILLIS: u64 = 1_500;
+
+/// How long a node that was outrun is given to catch up.
+const CATCH_UP_MILLIS: u64 = 2_000;
+
+/// Elections that a successor is waited for.
+const PATIENCE_ELECTIONS: u32 = 40;
+
+impl Stage {
+    /// Lets a leader go on alone, then its successor, until there is a third. Each is asked by a crowd when it is
+    /// alone, so that both logs end in what nobody else has.
+    ///
+    /// The third leader finds out where the first one's log stops being like its own. Most of the time it learns of
+    /// an entry that is missing there; to be refused for one that is *another*, it must begin to look in the midst of
+    /// them, which it does once it has purged its log that far (`purged`), or when the log is young.
+    pub(super) async fn contest(&self, spans: (u64, u64), crowd: u64, purged: bool) {
+        let former = self.resolve(Target::Leader);
+        self.part(former);
+        let mut crowds = vec![self.crowd(former, crowd)];
+        self.succeeded(former).await;
+        self.last(spans.0).await;
+        let successor = self.resolve(Target::Leader);
+        if successor != former {
+            // Fewer than the former leader holds, so that its log reaches beyond what is purged.
+            crowds.push(self.crowd(successor, crowd / 2));
+            self.last(2 * self.settings.heartbeat_millis).await;
+            if purged {
+                self.purge_all_but(former).await;
+            }
+            self.part(successor);
+            self.succeeded(successor).await;
+            self.last(spans.1).await;
+        }
+        // Others may have cut the same links: what was cut once for this is mended once for this.
+        self.rejoin(former);
+        if successor != former {
+            self.rejoin(successor);
+        }
+        for crowd in crowds {
+            drop(crowd.await);
+        }
+    }
+
+    /// Leaves a node alone until the others have purged what it lacks, and somebody leads who has only a snapshot for
+    /// it (a leader keeps what a follower is being sent). When it is back, the node begins a snapshot of its own, and is
+    /// sent theirs meanwhile, on a disk so slow that either may be written first; and is killed.
+    pub(super) async fn outrun(&self, id: NodeId, (away, back): (u64, u64), disk: u64) {
+        self.part(id);
+        self.last(away).await;
+        self.purge_all_but(id).await;
+        let leader = self.resolve(Target::Leader);
+        let others = (1..=self.cluster.size()).filter(|other| ![id, leader].contains(other));
+        if let Some(next) = others.min() {
+            self.operator.transfer(next).await;
+        }
+        self.begin_slow_disk(id, disk);
+        self.rejoin(id);
+        self.last(back).await;
+        self.operator.snapshot(id).await;
+        self.last(CATCH_UP_MILLIS).await;
+        self.kill(id, 0).await;
+        self.end_slow_disk(id);
+    }
+
+    /// Kills a node that has just come back, again and again. Its disk is slow meanwhile, so that what it has heard and
+    /// what it has written are far apart. With `unheard`, its leader cannot reach it while it is up, and nobody
+    /// remembers that it asked when it is back: the cluster may have let it in half-way, and it knows nothing of that.
+    pub(super) async fn fall_on_return(&self, id: NodeId, again: Vec<u64>, unheard: bool) {
+        if again.is_empty() {
+            return;
+        }
+        self.begin_slow_disk(id, RETURN_DISK_MILLIS);
+        for up in again {
+            let deaf_to = self.resolve(Target::Leader);
+            if unheard {
+                self.note("network", Some(id), || format!("cannot hear n{deaf_to}"));
+                self.world().net().block(&host(deaf_to), &host(id));
+            }
+            self.last(up).await;
+            self.kill(id, if unheard { FORGET_MILLIS } else { 0 }).await;
+            if unheard {
+                self.world().net().unblock(&host(deaf_to), &host(id));
+            }
+        }
+        self.end_slow_disk(id);
+    }
+
+    /// So many clients ask node `id` for a write each, all at once.
+    fn crowd(&self, id: NodeId, size: u64) -> JoinHandle<()> {
+        let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
+        self.world().start(&format!("crowd{number}"), move |env| async move {
+            let ask = |nth| {
+                let mut client = Client::new(env.clone()).noting(exchanges.clone());
+                async move {
+                    let body = json!({ "name": format!("crowd{number}-{nth}") });
+                    // Whatever came of it is noted.
+                    drop(client.send(&http(id), &Request::post("/create_topic", body)).await);
+                }
+            };
+            join_all((0..size).map(ask)).await;
+        })
+    }
+
+    async fn purge_all_but(&self, id: NodeId) {
+        for other in (1..=self.cluster.size()).filter(|other| *other != id) {
+            self.operator.snapshot(other).await;
+        }
+    }
+
+    fn begin_slow_disk(&self, id: NodeId, millis: u64) {
+        self.cluster.begin_slow(id);
+        self.world().disk(&host(id)).set_latency(around(millis));
+    }
+
+    fn end_slow_disk(&self, id: NodeId) {
+        self.cluster.end_slow(id);
+        self.world().disk(&host(id)).set_latency(micros(self.settings.disk_micros));
+    }
+
+    fn part(&self, id: NodeId) {
+        self.note("network", Some(id), || "is left alone".to_owned());
+        for (from, to) in links(Cut::Alone, id, self.cluster.size()) {
+            self.world().net().block(&host(from), &host(to));
+        }
+    }
+
+    fn rejoin(&self, id: NodeId) {
+        self.note("heal", Some(id), || "is alone no more".to_owned());
+        for (from, to) in links(Cut::Alone, id, self.cluster.size()) {
+            self.world().net().unblock(&host(from), &host(to));
+        }
+    }
+
+    /// Waits until another than `former` leads, at most for some elections.
+    async fn succeeded(&self, former: NodeId) {
+        let mut patience = PATIENCE_ELECTIONS;
+        while patience > 0 && self.resolve(Target::Leader) == former {
+            self.last(5 * self.settings.heartbeat_millis).await;
+            patience -= 1;
+        }
+    }
+}
