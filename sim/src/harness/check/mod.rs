@@ -123,7 +123,10 @@ impl Watch {
                     .applied(node, id)
                     .and_then(|()| seen.state.applied(node, id, reply, state))
             }
-            Step::Installing(_) => {
+            Step::Installing(last) => {
+                if let Some(last) = last {
+                    seen.raft.installing(node, last);
+                }
                 let busy = seen.busy.entry(node).or_default();
                 busy.installing = busy.begun;
                 Ok(())

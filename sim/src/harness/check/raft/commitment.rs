@@ -54,17 +54,23 @@ impl RaftCheck {
             });
         }
         for (index, entry) in log {
-            self.check_quorum(node, entry)?;
+            self.check_quorum(node, entry, None)?;
             self.committed.insert(index, Committed { entry, in_term });
         }
         Ok(())
     }
 
-    /// Whether enough voters hold `entry` on stable storage.
-    fn check_quorum(&self, node: NodeId, entry: EntryId) -> Checked {
+    /// Whether enough voters, all but `without`, hold `entry` on stable storage.
+    pub(super) fn check_quorum(
+        &self,
+        node: NodeId,
+        entry: EntryId,
+        without: Option<NodeId>,
+    ) -> Checked {
         let valid = |voters: &&Voters| {
             voters.sets.iter().all(|set| {
-                let holders = set.iter().filter(|voter| {
+                let others = set.iter().filter(|voter| Some(**voter) != without);
+                let holders = others.filter(|voter| {
                     let had = self.lost.get(voter).is_some_and(|disk| disk.holds(entry));
                     had || self.nodes.get(voter).is_some_and(|known| {
                         known.disk.holds(entry)

@@ -44,7 +44,7 @@ impl RaftCheck {
             // and what was appended after it among them. Only then may an entry have given way.
             let there = disk.holds(*id)
                 || disk.entries.get(index).is_some_and(|other| other.leader_id > id.leader_id)
-                || self.given_way(*id, &disk);
+                || self.given_way(*id, &disk, known.owed);
             ensure(there, || {
                 format!(
                     "durability: node {node} had stored {id} and finds {:?} there",
@@ -77,17 +77,19 @@ impl RaftCheck {
                 snapshot: found.snapshot,
                 committed,
                 applied,
+                owed: None,
             },
         );
         Ok(())
     }
 
-    /// Whether `id` may be missing from `disk` because it was truncated: it was never committed, and a
+    /// Whether `id` may be missing from `disk` because it was truncated: it was never committed or was `owed`, and a
     /// truncation that was under way when the node died may have reached the disk.
-    fn given_way(&self, id: EntryId, disk: &Log) -> bool {
+    fn given_way(&self, id: EntryId, disk: &Log, owed: Option<(u64, u64)>) -> bool {
         let committed =
             self.committed.get(&id.index).is_some_and(|committed| committed.entry == id);
-        !committed && disk.last_index() < Some(id.index)
+        let owed = owed.is_some_and(|(from, to)| (from..=to).contains(&id.index));
+        (!committed || owed) && disk.last_index() < Some(id.index)
     }
 
     /// `changes` of `node` are on stable storage.

@@ -123,6 +123,36 @@ fn truncating_or_replacing_what_was_committed_is_caught() {
 }
 
 #[test]
+fn what_was_committed_gives_way_to_a_snapshot_and_to_nothing_else() {
+    let mut check = cluster(&[1, 2]);
+    check.committed_at(1, id(1, 1)).unwrap();
+
+    let mut knows = check.clone();
+    assert!(knows.truncated(1, 1).unwrap_err().starts_with("immutability"));
+
+    check.truncated(3, 1).unwrap();
+    let mut without = check.clone();
+    let instead = without.appended(3, &[entry(1, 1, 5)]);
+    assert!(instead.unwrap_err().starts_with("immutability"));
+
+    check.installing(3, id(1, 1));
+    check.stored(3, &[Stored::Snapshot(Some(id(1, 1)))]).unwrap();
+    check.installed(3, id(1, 1)).unwrap();
+    check.purged(3, id(1, 1)).unwrap();
+    check.appended(3, &[entry(1, 2, 6)]).unwrap();
+}
+
+#[test]
+fn a_committed_entry_that_is_gone_after_a_crash_is_excused_while_it_was_giving_way() {
+    let mut check = cluster(&[1, 2, 3]);
+    check.committed_at(1, id(1, 1)).unwrap();
+    let short = Recovered { entries: vec![members(0, &[1, 2, 3])], ..Recovered::default() };
+    assert!(check.clone().recovered(3, &short).unwrap_err().starts_with("durability"));
+    check.truncated(3, 1).unwrap();
+    assert_eq!(check.recovered(3, &short), Ok(()));
+}
+
+#[test]
 fn a_forgotten_vote_log_or_snapshot_is_caught() {
     let mut check = cluster(&[1, 2]);
     check.stored(1, &[Stored::Vote(ballot(3, 1))]).unwrap();
