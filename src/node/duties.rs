@@ -3,9 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use openraft::async_runtime::watch::WatchReceiver;
-
-use super::join::{ADMIT_LIMIT, RETAIN};
+use super::join::ADMIT_LIMIT;
 use super::propose::leader;
 use super::{Node, Running, clock};
 use crate::env::{Env, rt};
@@ -43,17 +41,9 @@ impl<E: Env> Node<E> {
     /// Completes a membership change whose leader died between its two steps (Raft §6): until someone does,
     /// every decision needs a majority of the old and of the new voters.
     async fn leave_joint_membership(&self, running: &Running<E>) {
-        let target = {
-            let metrics = running.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let configs = metrics.membership_config.membership().get_joint_config();
-            configs.last().filter(|_| configs.len() > 1).cloned()
-        };
-        let Some(voters) = target else { return };
         let Ok(_one_at_a_time) = self.inner.membership.try_lock() else { return };
-        let change = running.raft.change_membership(voters, RETAIN);
-        if !matches!(rt::timeout::<E, _>(ADMIT_LIMIT, change).await, Some(Ok(_))) {
-            tracing::debug!("the membership stays joint for now");
-        }
+        let completed = Box::pin(self.may_change_members(running));
+        // Whether it succeeded shows in the next round.
+        let _ = rt::timeout::<E, _>(ADMIT_LIMIT, completed).await;
     }
 }

@@ -21,6 +21,7 @@
 //!    which directory they mean, and it refuses them. If it asks to join, it is refused in turn.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -57,8 +58,7 @@ const JOIN_PAUSE: Duration = Duration::from_millis(100);
 const CALL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Whether a voter that a change leaves out goes on as a learner: never. No change here takes a voter's vote and
-/// keeps the node; and a removal that its leader did not live to complete is completed by the next change,
-/// whichever that is.
+/// keeps the node.
 pub(super) const RETAIN: bool = false;
 
 /// A request that will never be granted.
@@ -184,9 +184,10 @@ impl<E: Env> Node<E> {
     /// counts is what is committed: another leader may undo the rest.
     async fn admit_now(&self, running: &Running<E>, node: NodeId, peer: Peer) -> Response<E> {
         // What a new leader has not applied yet may be the removal of the node that it would refuse the id for.
-        let Some((_, image)) = self.barrier(running).await else {
+        if self.barrier(running).await.is_none() || !self.may_change_members(running).await {
             return Response::NotLeader(leader(running));
-        };
+        }
+        let image = Arc::clone(&running.images.borrow());
         let (known, voter, clash) = {
             let membership = image.membership.membership();
             let clash =
