@@ -38,6 +38,7 @@ async fn contract<E: Env>(env: E, place: Place<'_>) {
     a_file_has_one_opener_at_a_time(&env, &place);
     reading_past_the_end_is_an_error(&env, &place);
     blocking_work_runs_once_even_if_nobody_waits(&env).await;
+    what_comes_of_blocking_work_is_handed_on(&env).await;
     random_numbers_vary::<E>();
 }
 
@@ -204,6 +205,18 @@ async fn blocking_work_runs_once_even_if_nobody_waits<E: Env>(env: &E) {
     }
     rt::sleep::<E>(Duration::from_millis(20)).await;
     assert_eq!(runs.load(Ordering::SeqCst), 3);
+}
+
+async fn what_comes_of_blocking_work_is_handed_on<E: Env>(env: &E) {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    env.blocking_then(
+        || 7,
+        move |outcome| {
+            let _ = tell.send(outcome.ok());
+        },
+    );
+    let told = rt::timeout::<E, _>(LIMIT, told).await.expect("in time");
+    assert_eq!(told.expect("told"), Some(7));
 }
 
 fn random_numbers_vary<E: Env>() {

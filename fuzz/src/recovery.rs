@@ -348,7 +348,7 @@ impl Run {
                 self.log.states.push(after);
                 runtime.block_on(log.truncate_after(last))
             }
-            kind if kind == Step::Purge as u8 => self.purge(now, runtime, log, args),
+            kind if kind == Step::Purge as u8 => self.purge(now, runtime, log, snapshots, args),
             kind if kind == Step::Snapshot as u8 => self.snapshot(&now, runtime, snapshots, args),
             _ => {
                 let committed = now.pick(args[0]);
@@ -402,6 +402,7 @@ impl Run {
         mut now: Log,
         runtime: &tokio::runtime::Runtime,
         log: &mut LogStore<DiskEnv>,
+        snapshots: &SnapshotStore<DiskEnv>,
         [count, beyond, ..]: [u8; 4],
     ) -> std::io::Result<()> {
         let upto = if beyond & 1 == 1 {
@@ -412,6 +413,11 @@ impl Run {
         } else {
             return Ok(());
         };
+        // As Raft does it: not before a snapshot has what is purged.
+        let saved = self.saved.latest().as_ref().and_then(|(present, _)| present.last_log_id);
+        if saved.is_none_or(|saved| saved.index() < upto.index()) {
+            self.save(Some(upto), 1, runtime, snapshots)?;
+        }
         now.forget(upto);
         self.log.states.push(now);
         runtime.block_on(log.purge(upto))
@@ -424,11 +430,21 @@ impl Run {
         snapshots: &SnapshotStore<DiskEnv>,
         [which, low, high, times]: [u8; 4],
     ) -> std::io::Result<()> {
-        self.fresh += 1;
         let length = usize::from(low) | usize::from(high) << 8;
         let length = if times & 1 == 1 { length << 5 } else { length };
+        self.save(now.pick(which).or(now.purged), length, runtime, snapshots)
+    }
+
+    /// Saves a snapshot up to `id`, of so many bytes.
+    fn save(
+        &mut self,
+        id: Option<EntryId>,
+        length: usize,
+        runtime: &tokio::runtime::Runtime,
+        snapshots: &SnapshotStore<DiskEnv>,
+    ) -> std::io::Result<()> {
+        self.fresh += 1;
         let data: Arc<[u8]> = vec![self.fresh.to_le_bytes()[0] | 1; length].into();
-        let id = now.pick(which).or(now.purged);
         let nodes = Nodes::from([(1, peer()), (2, peer())]);
         let membership = RaftMembership::new(vec![[1, 2].into()], nodes);
         let meta = SnapshotMeta {

@@ -66,7 +66,8 @@ pub trait Listener: Send + Sync + 'static {
 /// - nobody listening means that `connect` fails or hangs, never that it succeeds;
 /// - what was written before a successful `sync_data` is read back after a crash;
 /// - a timer never fires early; the monotonic clock never goes back (the wall clock may);
-/// - `blocking` runs its closure exactly once, even when the caller stops waiting.
+/// - `blocking` runs its closure exactly once, even when the caller stops waiting;
+/// - `blocking_then` hands on what came of it.
 pub trait Env: Clone + Debug + Send + Sync + 'static {
     /// Tasks, timers, channels and randomness.
     type Runtime: AsyncRuntime;
@@ -103,6 +104,18 @@ pub trait Env: Clone + Debug + Send + Sync + 'static {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = io::Result<T>> + Send;
+
+    /// Runs `work` like [`blocking`](Self::blocking), and hands what came of it to `then`, which does not block, where
+    /// it ended: nobody has to be woken in between. Neither runs if the process is shutting down.
+    fn blocking_then<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+        then: impl FnOnce(io::Result<T>) + Send + 'static,
+    ) {
+        let env = self.clone();
+        // The task goes on by itself.
+        drop(rt::spawn::<Self, _>(async move { then(env.blocking(work).await) }));
+    }
 }
 
 /// Shorthands for the runtime of an [`Env`], so that callers read like plain async code.

@@ -5,6 +5,7 @@
 use std::fs::{self, OpenOptions};
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,6 +33,22 @@ impl Listener for TcpListener {
     }
 }
 
+/// Creates `dir` and the directories that it is in, as far as they are not there. They survive a power loss.
+fn create_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_dir(parent)?;
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 impl Env for TokioEnv {
     type Runtime = TokioRuntime;
     type Listener = TcpListener;
@@ -54,7 +71,7 @@ impl Env for TokioEnv {
     }
 
     fn open_disk(&self, dir: &Path, name: &str) -> io::Result<FileBackend> {
-        fs::create_dir_all(dir)?;
+        create_dir(dir)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -77,5 +94,17 @@ impl Env for TokioEnv {
     ) -> impl Future<Output = io::Result<T>> + Send {
         let task = tokio::task::spawn_blocking(work);
         async move { task.await.map_err(io::Error::other) }
+    }
+
+    fn blocking_then<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+        then: impl FnOnce(io::Result<T>) + Send + 'static,
+    ) {
+        drop(tokio::task::spawn_blocking(move || {
+            // As tokio takes it when somebody waits: what a panic left half-done, nobody sees.
+            let outcome = catch_unwind(AssertUnwindSafe(work));
+            then(outcome.map_err(|_| io::Error::other("the work panicked")));
+        }));
     }
 }

@@ -190,7 +190,8 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
                 encoded.push((id, bytes));
             }
         }
-        self.writer.append(encoded, callback).await
+        self.writer.append(encoded, callback);
+        Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<EntryId>) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! - [`open`](Store::open) checks all files before anything is believed: a foreign file, a newer format
 //!   or another node's directory is refused, never overwritten.
-//! - All writes of the log pass through one task, [`writer`], in the order in which Raft made them; what is queued
+//! - All writes of the log pass through the [`writer`], in the order in which Raft made them; what is queued
 //!   together is written together. After the first error it refuses everything: a disk that failed
 //!   once is not asked again (a failed fsync may have dropped what it was to save).
 //! - Snapshots are saved beside it, so that a large one does not hold up the log. Raft purges the log behind a
@@ -14,8 +14,8 @@
 //!   reads never wait for the disk.
 //!
 //! Left out: the state machine's state. It is rebuilt from the snapshot and the log at start. And one kind
-//! of rot: when what was written last is damaged, in the journal or (if the process did not stop cleanly) in
-//! redb, the damage looks like a write that a power loss tore, and that write is undone as if nobody had been
+//! of rot: when what was written last is damaged, in the journal or (if the process did not stop cleanly, and the log
+//! was not purged since) in redb, the damage looks like a write that a power loss tore, and that write is undone as if nobody had been
 //! told of it. To tell the two apart, every write would need a second sync.
 
 use std::io;
@@ -209,6 +209,7 @@ impl<E: Env> Store<E> {
     ) -> Result<(LogStore<E>, SnapshotStore<E>), OpenError> {
         let database = Arc::clone(&self.database);
         let snapshot = self.env.blocking(move || guarded(|| load(&database)).flatten()).await??;
+        check_snapshot(snapshot, self.replay.head.purged)?;
         if observer.is_some() {
             let Replay { head, entries } = &self.replay;
             let recovered = Recovered {
@@ -220,7 +221,7 @@ impl<E: Env> Store<E> {
             };
             Observer::show(observer.as_ref(), Step::Recovered(&recovered));
         }
-        let writer = Writer::start(&self.env, self.journal, observer.clone());
+        let writer = Writer::new(self.env.clone(), self.journal, observer.clone());
         let snapshots = SnapshotStore::new(self.env, self.database, observer.clone());
         Ok((LogStore::new(self.replay, writer, observer), snapshots))
     }
@@ -346,6 +347,20 @@ fn load(database: &Database) -> Result<Option<EntryId>, OpenError> {
     let meta = reading.open_table(META).map_err(unusable)?;
     check_meta(&meta)?;
     Ok(get::<Described>(&meta, KEY_SNAPSHOT)?.and_then(|saved| saved.meta.last_log_id))
+}
+
+/// Checks that nothing is missing between the snapshot and the log: the log is purged behind a snapshot that is saved. One
+/// that is gone since, or an older one in its place, is damage: redb takes a last commit that rotted for one that was torn.
+fn check_snapshot(snapshot: Option<EntryId>, purged: Option<EntryId>) -> Result<(), OpenError> {
+    let index = |id: Option<EntryId>| id.map(|id| id.index());
+    if index(snapshot) >= index(purged) {
+        return Ok(());
+    }
+    Err(OpenError::Corrupt(format!(
+        "the log is purged up to {:?}, and the snapshot ends at {:?}",
+        index(purged),
+        index(snapshot)
+    )))
 }
 
 /// Checks every row, known or not: one whose key is damaged would else be as good as absent.

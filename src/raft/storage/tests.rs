@@ -2,11 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use openraft::vote::RaftLeaderId;
 use redb::StorageBackend;
 
 use super::snapshot::{load_snapshot, save_snapshot};
 use super::*;
-use crate::raft::types::{Membership, SnapshotMeta};
+use crate::raft::types::{Leader, Membership, SnapshotMeta};
 
 /// A file in memory that outlives its databases.
 #[derive(Clone, Debug, Default)]
@@ -150,6 +151,18 @@ fn a_row_whose_key_rotted_is_refused() {
     replace(&database, META, KEY_SNAPSHOT, None);
     replace(&database, META, "snapshOt", Some(&described));
     assert_corrupt(&load(&database), "a key");
+}
+
+/// The last commit rotted, redb fell back to the one before, and the log began in the middle of nowhere.
+#[test]
+fn a_snapshot_older_than_the_purge_point_is_refused() {
+    let id = |index| Some(EntryId::new(Leader { term: 1, voted_for: 1 }.to_committed(), index));
+    for (snapshot, purged) in [(None, id(0)), (id(3), id(4))] {
+        assert_corrupt(&check_snapshot(snapshot, purged), "a gap");
+    }
+    for (snapshot, purged) in [(None, None), (id(0), None), (id(4), id(4)), (id(5), id(4))] {
+        check_snapshot(snapshot, purged).expect("whole");
+    }
 }
 
 /// A snapshot that rotted under a running node went to a learner, which took it for the metadata.

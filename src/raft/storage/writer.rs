@@ -1,25 +1,25 @@
-//! The one task that writes the journal.
+//! Writes the journal: one record at a time, with all that Raft wanted written since the last one.
 //!
 //! Raft's writes queue up while a record is written; the next record takes all that have queued, in order: one
-//! sync for a batch of appends, votes and purges alike. A caller hears of its write only after that sync.
+//! sync for a batch of appends, votes and purges alike. A caller hears of its write only after that sync, from
+//! whoever did it: no task waits for the disk in order to pass the word on, which would cost every commit of a quiet
+//! cluster two more wake-ups on each node.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::journal::{Journal, Op};
-use crate::env::{Env, rt};
+use crate::env::Env;
 use crate::raft::observe::{Observer, Step, Stored};
 use crate::raft::types::{Ballot, EntryId, TypeConfig};
 
 /// Writes in one record at most.
 const BATCH_WRITES_MAX: usize = 1_024;
-
-/// Writes that may wait. Raft's own windows keep far below it; a full queue holds Raft up.
-const QUEUE_WRITES_MAX: usize = 4_096;
 
 /// One change of the log.
 pub(super) enum Change {
@@ -84,15 +84,34 @@ impl From<Failure> for io::Error {
     }
 }
 
-/// A handle on the writing task. The task ends when the last handle is dropped.
-pub struct Writer<E: Env> {
-    queue: mpsc::Sender<(Change, Done<E>)>,
-    committed: Arc<Mutex<Option<EntryId>>>,
+/// The journal, and what waits to be written. Clones share both. The files are closed with the last clone, or after
+/// the write that is under way then.
+pub struct Writer<E: Env>(Arc<Shared<E>>);
+
+struct Shared<E: Env> {
+    env: E,
+    observer: Option<Observer>,
+    state: Mutex<State<E>>,
+}
+
+struct State<E: Env> {
+    disk: Disk<E>,
+    /// Raft's windows bound it.
+    waiting: VecDeque<(Change, Done<E>)>,
+    /// How far the log is committed, if that is to be written yet.
+    committed: Option<EntryId>,
+}
+
+enum Disk<E: Env> {
+    Idle(Journal<E::Disk>),
+    /// A record is being written. Whoever writes it writes the next one too, if anything waits by then.
+    Busy,
+    Failed(Failure),
 }
 
 impl<E: Env> Clone for Writer<E> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), committed: Arc::clone(&self.committed) }
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -103,22 +122,14 @@ impl<E: Env> std::fmt::Debug for Writer<E> {
 }
 
 impl<E: Env> Writer<E> {
-    pub(super) fn start(env: &E, journal: Journal<E::Disk>, observer: Option<Observer>) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE_WRITES_MAX);
-        let committed = Arc::default();
-        let noted = Arc::clone(&committed);
-        drop(rt::spawn::<E, _>(run(env.clone(), journal, waiting, noted, observer)));
-        Self { queue, committed }
+    pub(super) fn new(env: E, journal: Journal<E::Disk>, observer: Option<Observer>) -> Self {
+        let state = State { disk: Disk::Idle(journal), waiting: VecDeque::new(), committed: None };
+        Self(Arc::new(Shared { env, observer, state: Mutex::new(state) }))
     }
 
     /// Queues encoded entries; `flushed` is called once they are durable.
-    pub(super) async fn append(
-        &self,
-        entries: Vec<(EntryId, Bytes)>,
-        flushed: IOFlushed<TypeConfig<E>>,
-    ) -> io::Result<()> {
-        let queued = self.queue.send((Change::Append(entries), Done::Raft(flushed))).await;
-        queued.map_err(|_| gone())
+    pub(super) fn append(&self, entries: Vec<(EntryId, Bytes)>, flushed: IOFlushed<TypeConfig<E>>) {
+        self.submit(Change::Append(entries), Done::Raft(flushed));
     }
 
     pub(super) async fn save_vote(&self, vote: Ballot) -> io::Result<()> {
@@ -138,7 +149,7 @@ impl<E: Env> Writer<E> {
     /// It saves no sync of its own because nothing is lost with it: a restarted node learns it again
     /// from the leader, or by winning an election.
     pub(super) fn note_committed(&self, committed: EntryId) {
-        *self.committed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(committed);
+        self.state().committed = Some(committed);
     }
 
     /// Waits until everything queued before, and the noted commit point, is durable.
@@ -152,55 +163,82 @@ impl<E: Env> Writer<E> {
 
     async fn write(&self, change: Change) -> io::Result<()> {
         let (done, told) = oneshot::channel();
-        self.queue.send((change, Done::Caller(done))).await.map_err(|_| gone())?;
-        told.await.map_err(|_| gone())?
+        self.submit(change, Done::Caller(done));
+        // Untold only if the process is shutting down.
+        told.await.map_err(|_| io::ErrorKind::BrokenPipe)?
     }
-}
 
-fn gone() -> io::Error {
-    io::Error::new(io::ErrorKind::BrokenPipe, "the storage writer has stopped")
-}
-
-async fn run<E: Env>(
-    env: E,
-    journal: Journal<E::Disk>,
-    mut waiting: mpsc::Receiver<(Change, Done<E>)>,
-    committed: Arc<Mutex<Option<EntryId>>>,
-    observer: Option<Observer>,
-) {
-    let mut batch = Vec::new();
-    let mut state = Ok(journal);
-    while waiting.recv_many(&mut batch, BATCH_WRITES_MAX).await > 0 {
-        let (changes, dones): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        if let Ok(mut journal) = state {
-            let observed = observer.is_some().then(|| changes.iter().filter_map(Change::stored));
-            let stored: Vec<_> = observed.into_iter().flatten().collect();
-            let mut ops = Vec::new();
-            let committed =
-                committed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            ops.extend(committed.map(Op::Committed));
-            for change in changes {
-                change.append_to(&mut ops);
+    fn submit(&self, change: Change, done: Done<E>) {
+        let mut state = self.state();
+        match std::mem::replace(&mut state.disk, Disk::Busy) {
+            Disk::Idle(journal) => {
+                state.waiting.push_back((change, done));
+                self.write_next(state, journal);
             }
-            let written = env
-                .blocking(move || {
-                    if !ops.is_empty() {
-                        journal.write(&ops)?;
-                    }
-                    Ok(journal)
-                })
-                .await;
-            state = written.flatten().map_err(|error: io::Error| {
+            Disk::Busy => state.waiting.push_back((change, done)),
+            Disk::Failed(failure) => {
+                state.disk = Disk::Failed(failure.clone());
+                drop(state);
+                done.tell(&Err(failure));
+            }
+        }
+    }
+
+    /// Writes what waits, unless nothing does.
+    fn write_next(&self, mut state: MutexGuard<'_, State<E>>, mut journal: Journal<E::Disk>) {
+        if state.waiting.is_empty() {
+            state.disk = Disk::Idle(journal);
+            return;
+        }
+        let count = state.waiting.len().min(BATCH_WRITES_MAX);
+        let (changes, dones): (Vec<_>, Vec<_>) = state.waiting.drain(..count).unzip();
+        let mut ops = Vec::with_capacity(changes.len() + 1);
+        ops.extend(state.committed.take().map(Op::Committed));
+        drop(state);
+
+        let observed = self.0.observer.is_some().then(|| changes.iter().filter_map(Change::stored));
+        let stored: Vec<_> = observed.into_iter().flatten().collect();
+        for change in changes {
+            change.append_to(&mut ops);
+        }
+        let work = move || {
+            if !ops.is_empty() {
+                journal.write(&ops)?;
+            }
+            Ok(journal)
+        };
+        let writer = self.clone();
+        self.0.env.blocking_then(work, move |written| writer.written(written, &stored, dones));
+    }
+
+    fn written(
+        &self,
+        written: io::Result<io::Result<Journal<E::Disk>>>,
+        stored: &[Stored],
+        dones: Vec<Done<E>>,
+    ) {
+        match written.flatten() {
+            Ok(journal) => {
+                Observer::show(self.0.observer.as_ref(), Step::Stored(stored));
+                // Before the next write begins: openraft hears of its writes in order.
+                dones.into_iter().for_each(|done| done.tell(&Ok(())));
+                self.write_next(self.state(), journal);
+            }
+            Err(error) => {
                 tracing::error!(%error, "the disk failed; this node stops");
-                Failure(error.kind(), format!("the disk failed: {error}").into())
-            });
-            if state.is_ok() {
-                Observer::show(observer.as_ref(), Step::Stored(&stored));
+                let failure = Failure(error.kind(), format!("the disk failed: {error}").into());
+                let mut state = self.state();
+                state.disk = Disk::Failed(failure.clone());
+                let refused = std::mem::take(&mut state.waiting);
+                drop(state);
+                let refused = refused.into_iter().map(|(_, done)| done);
+                dones.into_iter().chain(refused).for_each(|done| done.tell(&Err(failure.clone())));
             }
         }
-        let result = state.as_ref().map(drop).map_err(Clone::clone);
-        for done in dones {
-            done.tell(&result);
-        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<E>> {
+        // No step that holds it can panic half-way.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
