@@ -138,7 +138,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         tracing::info!("stopping");
         stopping.stop();
     });
-    Box::pin(yakt::server::run(node, &http)).await?;
+    // On a thread of the runtime's own. This one belongs to nobody: to wake it takes a system call, every time.
+    tokio::spawn(async move { Box::pin(yakt::server::run(node, &http)).await }).await??;
     tracing::info!("stopped");
     Ok(())
 }

@@ -157,7 +157,8 @@ impl<E: Env> Node<E> {
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
         let (log, snapshots) = store.into_parts(options.observer.clone()).await?;
-        let (state_machine, images) = StateMachine::new(snapshots, options.observer.clone());
+        let (state_machine, images, snapshot_due) =
+            StateMachine::new(snapshots, options.raft.snapshot_entries, options.observer.clone());
         let network = Network::new(
             env.clone(),
             options.id,
@@ -172,7 +173,7 @@ impl<E: Env> Node<E> {
                 .await
                 .map_err(|error| RunError::Fatal(error.to_string()))?;
         let heard = server::LeaderHeard::default();
-        let running = Running { identity, raft, log, network, images, heard };
+        let running = Running { identity, raft, log, network, images, snapshot_due, heard };
         assert!(self.inner.running.set(running).is_ok(), "a node runs once");
         Ok(listener)
     }
@@ -185,9 +186,11 @@ impl<E: Env> Node<E> {
                 Err(error) => error,
             }
         };
-        match E::Runtime::select2(Box::pin(entering), Box::pin(self.duties(running))).await {
-            Select2::First(error) => error,
-            Select2::Second(never) => match never {},
+        let duties = Box::pin(self.duties(running));
+        let snapshots = Box::pin(self.take_due_snapshots(running));
+        match E::Runtime::select3(Box::pin(entering), duties, snapshots).await {
+            Select3::First(error) => error,
+            Select3::Second(never) | Select3::Third(never) => match never {},
         }
     }
 
@@ -230,14 +233,19 @@ impl<E: Env> Node<E> {
 
     /// Ends when Raft does.
     async fn fatal(&self, running: &Running<E>) -> RunError {
-        let mut metrics = running.raft.metrics();
+        let metrics = running.raft.metrics();
+        // These change when roles do, and are gone when Raft is. The others change several times in a write, and each
+        // change would wake this task for nothing.
+        let mut roles = running.raft.server_metrics();
         loop {
             let stopped = metrics.borrow_watched().running_state.clone();
             if let Err(fatal) = stopped {
                 return RunError::Fatal(fatal.to_string());
             }
-            if metrics.changed().await.is_err() {
-                return RunError::Fatal("Raft is gone".to_owned());
+            if roles.changed().await.is_err() {
+                let stopped = metrics.borrow_watched().running_state.clone();
+                let why = stopped.err().map_or("Raft is gone".to_owned(), |why| why.to_string());
+                return RunError::Fatal(why);
             }
         }
     }

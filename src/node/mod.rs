@@ -22,7 +22,7 @@ use crate::raft::config::RaftOptions;
 use crate::raft::network::server::LeaderHeard;
 use crate::raft::network::{Network, message::ReadIndex};
 use crate::raft::observe::Observer;
-use crate::raft::state_machine::{Image, Images};
+use crate::raft::state_machine::{Image, Images, SnapshotDue};
 use crate::raft::storage::{Identity, LogStore};
 use crate::raft::{NodeId, Peer, Raft};
 
@@ -99,6 +99,7 @@ struct Running<E: Env> {
     log: LogStore<E>,
     network: Network<E>,
     images: Images<E>,
+    snapshot_due: SnapshotDue,
     heard: LeaderHeard<E>,
 }
 

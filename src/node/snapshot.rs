@@ -1,10 +1,11 @@
-//! Taking a snapshot when somebody asks for one.
+//! Taking snapshots: when one is due, and when somebody asks for one.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 
-use super::{Node, REQUEST_DEADLINE};
+use super::{Node, REQUEST_DEADLINE, Running};
 use crate::env::{Env, rt};
 
 /// How often the node looks whether its snapshot is there.
@@ -22,6 +23,17 @@ pub enum SnapshotError {
 }
 
 impl<E: Env> Node<E> {
+    /// Takes a snapshot whenever one is due.
+    pub(super) async fn take_due_snapshots(&self, running: &Running<E>) -> Infallible {
+        let mut due = running.snapshot_due.clone();
+        // It ends with Raft, and the node with that.
+        while due.changed().await.is_ok() {
+            // Ignored while one is being taken; it will be due again then.
+            drop(running.raft.trigger().snapshot().await);
+        }
+        std::future::pending().await
+    }
+
     /// Takes a snapshot, on this node alone, of all that it had applied when it was asked, and leaves it to
     /// Raft to drop the log behind it, as after any snapshot: all but the last
     /// [`log_entries_kept`](crate::raft::config::RaftOptions::log_entries_kept) entries.

@@ -27,8 +27,9 @@ pub const APPEND_BYTES_MAX: usize = 1 << 20;
 /// Requests that replication keeps in flight to one follower.
 pub const PIPELINE_DEPTH_MAX: usize = 64;
 
-/// Entries applied since the last snapshot that make a node take the next one.
-pub const SNAPSHOT_ENTRIES: u64 = 10_000;
+/// Entries applied since the last snapshot that make a node take the next one, if the state is not so large that it waits
+/// for more (see `state_machine`). At 400 bytes an entry these are the 20 MiB that KRaft lets pass by default (KIP-630).
+pub const SNAPSHOT_ENTRIES: u64 = 50_000;
 
 /// Entries kept behind a snapshot, so that a follower that was away briefly catches up from the log.
 pub const LOG_ENTRIES_KEPT: u64 = 2_000;
@@ -111,7 +112,8 @@ pub fn raft_config(options: &RaftOptions) -> Result<Arc<Config>, ConfigError> {
         enable_leader_restore: Some(false),
         max_payload_entries: APPEND_ENTRIES_MAX,
         install_snapshot_timeout: millis(SNAPSHOT_INSTALL_DEADLINE),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
+        // The state machine says when.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: options.log_entries_kept,
         replication_lag_threshold: options.log_entries_kept.max(1_000),
         // A node that comes back is noticed within a second, at the cost of one refused connection.

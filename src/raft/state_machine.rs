@@ -41,6 +41,14 @@ pub struct Image<I> {
 /// The newest image, to be read or waited for.
 pub type Images<E> = watch::Receiver<Arc<Image<rt::Instant<E>>>>;
 
+/// Changes whenever a snapshot is due.
+pub type SnapshotDue = watch::Receiver<()>;
+
+/// A snapshot is due when so many entries were applied since the last one as this part of what it would hold, or
+/// [`snapshot_entries`](super::config::RaftOptions::snapshot_entries) if that is more. So the cost of writing all of a large
+/// state is spread over more entries.
+const DUE_PART: usize = 8;
+
 /// openraft's state machine.
 #[derive(Debug)]
 pub struct StateMachine<E: Env> {
@@ -48,12 +56,20 @@ pub struct StateMachine<E: Env> {
     snapshots: SnapshotStore<E>,
     current: Image<rt::Instant<E>>,
     published: watch::Sender<Arc<Image<rt::Instant<E>>>>,
+    snapshot_entries: u64,
+    /// The index behind the last entry that is in a snapshot, or will be when the one being taken is there.
+    snapshotted: u64,
+    due: watch::Sender<()>,
 }
 
 impl<E: Env> StateMachine<E> {
-    /// An empty state machine and the view of what it will publish.
+    /// An empty state machine, the view of what it will publish, and when it wants a snapshot to be taken.
     #[must_use]
-    pub fn new(snapshots: SnapshotStore<E>, observer: Option<Observer>) -> (Self, Images<E>) {
+    pub fn new(
+        snapshots: SnapshotStore<E>,
+        snapshot_entries: u64,
+        observer: Option<Observer>,
+    ) -> (Self, Images<E>, SnapshotDue) {
         let current = Image {
             applied: None,
             membership: Membership::default(),
@@ -61,7 +77,20 @@ impl<E: Env> StateMachine<E> {
             clock: ClusterClock::new(Timestamp::ZERO, rt::now::<E>()),
         };
         let (published, images) = watch::channel(Arc::new(current.clone()));
-        (Self { observer, snapshots, current, published }, images)
+        let (due, snapshot_due) = watch::channel(());
+        let machine =
+            Self { observer, snapshots, current, published, snapshot_entries, snapshotted: 0, due };
+        (machine, images, snapshot_due)
+    }
+
+    /// The index behind the last applied entry.
+    fn next(&self) -> u64 {
+        self.current.applied.map_or(0, |applied| applied.index() + 1)
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        let part = (self.current.state.object_count() / DUE_PART) as u64;
+        self.next() - self.snapshotted >= self.snapshot_entries.max(part)
     }
 
     fn observe(&self, step: Step<'_>) {
@@ -89,10 +118,9 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         let mut answers = Vec::new();
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            let expected = self.current.applied.map_or(0, |applied| applied.index() + 1);
             assert_eq!(
                 entry.log_id.index(),
-                expected,
+                self.next(),
                 "entries are applied in log order, each once"
             );
             self.current.applied = Some(entry.log_id);
@@ -115,11 +143,15 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         for (responder, reply) in answers {
             responder.send(reply);
         }
+        if self.is_snapshot_due() {
+            self.due.send_replace(());
+        }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<E> {
         self.observe(Step::SnapshotBegun(self.current.applied));
+        self.snapshotted = self.next();
         SnapshotBuilder { snapshots: self.snapshots.clone(), image: self.current.clone() }
     }
 
@@ -132,6 +164,7 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         self.current.applied = meta.last_log_id;
         self.current.membership = meta.last_membership.clone();
         self.current.state = state;
+        self.snapshotted = self.next();
         self.observe(Step::Installed(meta, &self.current.state));
         self.publish();
         Ok(())

@@ -109,7 +109,14 @@ impl State {
         self.registration_changes.iter()
     }
 
-    /// How many topics there are. Costs nothing, as do the other counts.
+    /// How many things a snapshot holds. Costs nothing, as do the other counts.
+    pub fn object_count(&self) -> usize {
+        let brokers = self.brokers.len() + self.former_brokers.len();
+        let changes = self.registration_changes.len();
+        brokers + changes + self.topic_count() + self.partition_count() + self.producer_count()
+    }
+
+    /// How many topics there are.
     pub fn topic_count(&self) -> usize {
         self.topics.len()
     }
