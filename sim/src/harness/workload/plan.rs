@@ -156,7 +156,10 @@ impl Shape {
             for nth in 0..self.operations_max / self.rushes.len() {
                 let pause = rng.random_range(0..2 * self.pause.max(1));
                 let not_before = if nth == 0 { *rush + pause } else { 0 };
-                operations.push(self.draw_operation(client, &mut topics, pause, not_before, rng));
+                let operation = self.draw_operation(client, &mut topics, pause, not_before, rng);
+                let look = self.draw_look(&operation, rng);
+                operations.push(operation);
+                operations.extend(look);
             }
         }
         if !self.rushes.is_empty() {
@@ -172,9 +175,28 @@ impl Shape {
                 pause += rng.random_range(0..2 * quiet.max(1));
             }
             elapsed += pause;
-            operations.push(self.draw_operation(client, &mut topics, pause, 0, rng));
+            let operation = self.draw_operation(client, &mut topics, pause, 0, rng);
+            let look = self.draw_look(&operation, rng);
+            operations.push(operation);
+            operations.extend(look);
         }
         operations
+    }
+
+    /// Now and then a client that was told of a topic looks for it at once, and somewhere else: a node that answers
+    /// from what it knew a moment ago is caught by nobody who is slower.
+    fn draw_look(&self, operation: &Operation, rng: &mut SeededRng) -> Option<Operation> {
+        let What::CreateTopic(topic) = operation.what else { return None };
+        let (look, node) = (rng.random_range(0..3) == 0, rng.random_range(1..=self.nodes));
+        let what = What::ReadTopic(topic);
+        look.then_some(Operation {
+            pause: 0,
+            not_before: 0,
+            node,
+            keyed: false,
+            stale: false,
+            what,
+        })
     }
 
     fn draw_operation(
