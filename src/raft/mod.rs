@@ -6,7 +6,7 @@
 //!    [`storage::LogStore`] remembers it in memory and queues it for the disk.
 //! 2. At the same time openraft sends it to the followers through [`network::PeerClient`], pipelined over
 //!    one connection each; their [`network::server`] feeds it to their openraft, which appends it too.
-//! 3. Each node's [`storage::writer`] commits what is queued, in one transaction and one sync, and only
+//! 3. Each node's [`storage::writer`] writes what is queued, in one record and with one sync, and only
 //!    then tells openraft, which only then counts that node towards the majority (Raft §5.3).
 //! 4. Once a majority has it, [`state_machine`] applies it, in log order, on every node; the leader's
 //!    answer goes back to the caller.
