@@ -221,7 +221,9 @@ impl<E: Env> Writer<E> {
             Ok(journal) => {
                 Observer::show(self.0.observer.as_ref(), Step::Stored(stored));
                 // Before the next write begins: openraft hears of its writes in order.
-                dones.into_iter().for_each(|done| done.tell(&Ok(())));
+                for done in dones {
+                    done.tell(&Ok(()));
+                }
                 self.write_next(self.state(), journal);
             }
             Err(error) => {
@@ -231,8 +233,9 @@ impl<E: Env> Writer<E> {
                 state.disk = Disk::Failed(failure.clone());
                 let refused = std::mem::take(&mut state.waiting);
                 drop(state);
-                let refused = refused.into_iter().map(|(_, done)| done);
-                dones.into_iter().chain(refused).for_each(|done| done.tell(&Err(failure.clone())));
+                for done in dones.into_iter().chain(refused.into_iter().map(|(_, done)| done)) {
+                    done.tell(&Err(failure.clone()));
+                }
             }
         }
     }
