@@ -114,14 +114,10 @@ impl<E: Env> Node<E> {
             Select3::Second(error) | Select3::Third(error) => Err(error),
         };
         self.inner.stop.send_replace(true);
-        let shutdown = rt::timeout::<E, _>(SHUTDOWN_LIMIT, running.raft.shutdown()).await;
+        let shutdown = rt::timeout::<E, _>(SHUTDOWN_LIMIT, join_raft(running)).await;
         drop(serving.await);
         if result.is_ok() {
-            match shutdown {
-                None => return Err(RunError::StoppedLate),
-                Some(Err(error)) => return Err(RunError::Fatal(error.to_string())),
-                Some(Ok(())) => {}
-            }
+            shutdown.ok_or(RunError::StoppedLate)?;
             match rt::timeout::<E, _>(SHUTDOWN_LIMIT, running.log.writer().flush()).await {
                 None => return Err(RunError::StoppedLate),
                 Some(flushed) => flushed.map_err(|error| RunError::Fatal(error.to_string()))?,
@@ -231,18 +227,14 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Ends when Raft has, and is joined.
-    ///
-    /// Whoever asks a Raft that has ended waits for the end of its task to learn why. openraft hands that wait to the first
-    /// who asks; if that one is dropped meanwhile, the next one panics ("`RaftCore` should have already quit"). What else
-    /// this node does is dropped as soon as this returns, so this waits too. (Found by simulation: swarm, seed 2000076.)
+    /// Ends when Raft has, and is joined: what else this node does is dropped as soon as this returns.
     async fn fatal(&self, running: &Running<E>) -> RunError {
         // These change when roles do, and are gone when Raft is. The other metrics change several times in a write, and
         // each change would wake this task for nothing.
         let mut roles = running.raft.server_metrics();
         while roles.changed().await.is_ok() {}
         // It ended already: this only joins it.
-        drop(running.raft.shutdown().await);
+        join_raft(running).await;
         let why = running.raft.metrics().borrow_watched().running_state.clone().err();
         RunError::Fatal(why.map_or_else(|| "Raft is gone".to_owned(), |why| why.to_string()))
     }
@@ -306,4 +298,15 @@ impl<E: Env> Node<E> {
     async fn until_stopped(self, work: impl Future<Output = ()> + Send) {
         self.unless_stopped(work).await;
     }
+}
+
+/// Stops Raft, or finds it stopped, and joins it: in a task of its own, which goes on when nobody waits for it any more.
+///
+/// Whoever asks a Raft that has ended waits for the end of its task to learn why. openraft hands that wait to the first who
+/// asks, or who shuts it down; if that one is dropped meanwhile, the next one panics ("`RaftCore` should have already
+/// quit"). A node that stopped late, on a disk that stood still, had dropped it. (Found by simulation: swarm, seed
+/// 2000076.)
+async fn join_raft<E: Env>(running: &Running<E>) {
+    let raft = running.raft.clone();
+    drop(rt::spawn::<E, _>(async move { raft.shutdown().await }).await);
 }
