@@ -231,7 +231,8 @@ impl<E: Env> Node<E> {
             return Response::NotLeader(leader(running));
         }
         if !self.may_change_members(running).await {
-            return Response::NotLeader(None);
+            let stays = change_is_under_way(running) && leader(running) == Some(self.id());
+            return if stays { another_change() } else { Response::NotLeader(None) };
         }
         // What was half-way may have been this removal.
         let image = Arc::clone(&running.images.borrow());
@@ -271,7 +272,8 @@ impl<E: Env> Node<E> {
     }
 
     /// Completes a change whose leader died between its two steps (Raft §6), if there is one, and says whether this
-    /// leader may make another. To be asked in its turn (`Inner::membership`), after a [`barrier`](Self::barrier).
+    /// leader may make another. To be asked in its turn (`Inner::membership`), and after a
+    /// [`barrier`](Self::barrier) if a change is to follow: by then Raft has done all that it was asked before.
     ///
     /// It may not when it is no member. A node whose removal is half-way is still a voter of the joint membership, and
     /// may be elected. It then completes its own removal, and openraft lets it lead for another 150 ms, to hand over

@@ -13,7 +13,6 @@
 
 pub mod client;
 pub mod frame;
-mod linger;
 pub mod message;
 mod peer;
 mod pipeline;

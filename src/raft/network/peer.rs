@@ -22,7 +22,6 @@ use openraft::{AsyncRuntime, OptionalSend};
 use uuid::Uuid;
 
 use super::client::{CallError, Channel, Target};
-use super::linger::without_superfluous;
 use super::message::{Request, Response};
 use crate::env::Env;
 use crate::raft::config::{
@@ -254,7 +253,7 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
             connected
                 .map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))?;
             let peer = &*self;
-            let answers = without_superfluous::<E>(input)
+            let answers = input
                 // `begin` queues the request here and now, so requests leave in order although their
                 // answers are awaited side by side. It never reconnects: a request must not overtake
                 // one that was lost with the connection before it.

@@ -190,8 +190,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
                 encoded.push((id, bytes));
             }
         }
-        self.writer.append(encoded, callback);
-        Ok(())
+        self.writer.append(encoded, callback).await
     }
 
     async fn truncate_after(&mut self, last: Option<EntryId>) -> io::Result<()> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::journal::{Journal, Op};
 use crate::env::Env;
@@ -20,6 +20,10 @@ use crate::raft::types::{Ballot, EntryId, TypeConfig};
 
 /// Writes in one record at most.
 const BATCH_WRITES_MAX: usize = 1_024;
+
+/// Appends that may wait or be under way. Beyond that Raft is held up: the leader of followers that are faster than its own
+/// disk would else go on for as long as it has memory. (Everything but appends Raft waits for anyway.)
+const APPENDS_MAX: usize = 4_096;
 
 /// One change of the log.
 pub(super) enum Change {
@@ -59,7 +63,7 @@ impl Change {
 
 /// Whom to tell when it is on stable storage.
 enum Done<E: Env> {
-    Raft(IOFlushed<TypeConfig<E>>),
+    Raft(IOFlushed<TypeConfig<E>>, OwnedSemaphorePermit),
     Caller(oneshot::Sender<io::Result<()>>),
 }
 
@@ -67,7 +71,7 @@ impl<E: Env> Done<E> {
     fn tell(self, result: &Result<(), Failure>) {
         let result = result.clone().map_err(io::Error::from);
         match self {
-            Self::Raft(callback) => callback.io_completed(result),
+            Self::Raft(callback, _room) => callback.io_completed(result),
             // A caller that no longer waits was stopped with its node.
             Self::Caller(sender) => drop(sender.send(result)),
         }
@@ -91,12 +95,13 @@ pub struct Writer<E: Env>(Arc<Shared<E>>);
 struct Shared<E: Env> {
     env: E,
     observer: Option<Observer>,
+    /// A place for each append that is not written yet.
+    room: Arc<Semaphore>,
     state: Mutex<State<E>>,
 }
 
 struct State<E: Env> {
     disk: Disk<E>,
-    /// Raft's windows bound it.
     waiting: VecDeque<(Change, Done<E>)>,
     /// How far the log is committed, if that is to be written yet.
     committed: Option<EntryId>,
@@ -124,12 +129,19 @@ impl<E: Env> std::fmt::Debug for Writer<E> {
 impl<E: Env> Writer<E> {
     pub(super) fn new(env: E, journal: Journal<E::Disk>, observer: Option<Observer>) -> Self {
         let state = State { disk: Disk::Idle(journal), waiting: VecDeque::new(), committed: None };
-        Self(Arc::new(Shared { env, observer, state: Mutex::new(state) }))
+        let room = Arc::new(Semaphore::new(APPENDS_MAX));
+        Self(Arc::new(Shared { env, observer, room, state: Mutex::new(state) }))
     }
 
-    /// Queues encoded entries; `flushed` is called once they are durable.
-    pub(super) fn append(&self, entries: Vec<(EntryId, Bytes)>, flushed: IOFlushed<TypeConfig<E>>) {
-        self.submit(Change::Append(entries), Done::Raft(flushed));
+    /// Queues encoded entries; `flushed` is called once they are durable. Waits for room.
+    pub(super) async fn append(
+        &self,
+        entries: Vec<(EntryId, Bytes)>,
+        flushed: IOFlushed<TypeConfig<E>>,
+    ) -> io::Result<()> {
+        let room = Arc::clone(&self.0.room).acquire_owned().await.map_err(io::Error::other)?;
+        self.submit(Change::Append(entries), Done::Raft(flushed, room));
+        Ok(())
     }
 
     pub(super) async fn save_vote(&self, vote: Ballot) -> io::Result<()> {

@@ -60,7 +60,8 @@ impl RaftCheck {
         Ok(())
     }
 
-    /// Whether enough voters, all but `without`, hold `entry` on stable storage.
+    /// Whether enough voters hold `entry` on stable storage; or, if it is to be safe `without` one of them, enough others
+    /// that are not giving it up themselves.
     pub(super) fn check_quorum(
         &self,
         node: NodeId,
@@ -73,7 +74,8 @@ impl RaftCheck {
                 let holders = others.filter(|voter| {
                     let had = self.lost.get(voter).is_some_and(|disk| disk.holds(entry));
                     had || self.nodes.get(voter).is_some_and(|known| {
-                        known.disk.holds(entry)
+                        let stays = without.is_none() || known.memory.holds(entry);
+                        stays && known.disk.holds(entry)
                             || known.snapshot.is_some_and(|snapshot| snapshot.index >= entry.index)
                     })
                 });

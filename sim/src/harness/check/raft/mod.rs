@@ -214,7 +214,8 @@ impl RaftCheck {
                 format!("immutability: node {node} truncates {id}, which was committed; without it, {lack}")
             })?;
             let known = self.nodes.entry(node).or_default();
-            known.owed = Some((from, index));
+            let (first, last) = known.owed.unwrap_or((from, index));
+            known.owed = Some((first.min(from), last.max(index)));
         }
         Ok(())
     }
