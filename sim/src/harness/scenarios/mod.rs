@@ -346,11 +346,19 @@ impl Run {
             self.cluster.start(id);
         }
         self.unrecoverable = self.cluster.is_unrecoverable();
+        if !self.unrecoverable
+            && let Err(disorder) = self.cluster.settle_under_load(NODES).await
+        {
+            // A node that starts only now may find its data rotten, and be the one that is missing for a majority.
+            self.unrecoverable = self.cluster.is_unrecoverable();
+            if !self.unrecoverable {
+                return Err(disorder);
+            }
+        }
         if self.unrecoverable {
             // Nobody can go on; what was said until now must still be true.
             workload.stop().await?;
         } else {
-            self.cluster.settle_under_load(NODES).await?;
             workload.stop().await?;
             self.cluster.settle(NODES).await?;
             self.serves_again().await?;
