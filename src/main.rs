@@ -4,8 +4,7 @@ mod cli;
 
 use std::process::ExitCode;
 
-/// A third more writes a second than with glibc's, over many connections: each write allocates on several threads and is
-/// freed on others. And nodes stay as small.
+/// A write allocates on several threads and is freed on others, which costs far more with glibc's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -50,6 +50,7 @@ fn tokio_env_keeps_the_contract() {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let place = Place { host: "127.0.0.1", dir: &dir };
     runtime.block_on(contract(TokioEnv, place));
+    runtime.block_on(a_panic_of_blocking_work_is_handed_on());
     std::fs::remove_dir_all(&dir).expect("remove the test's files");
 }
 
@@ -217,6 +218,17 @@ async fn what_comes_of_blocking_work_is_handed_on<E: Env>(env: &E) {
     );
     let told = rt::timeout::<E, _>(LIMIT, told).await.expect("in time");
     assert_eq!(told.expect("told"), Some(7));
+}
+
+/// On real tokio only: in simulation a panic ends the run, as it should.
+async fn a_panic_of_blocking_work_is_handed_on() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let work = || -> u32 { panic!("on purpose") };
+    TokioEnv.blocking_then(work, move |outcome| {
+        let _ = tell.send(outcome.is_err());
+    });
+    let told = rt::timeout::<TokioEnv, _>(LIMIT, told).await.expect("in time");
+    assert!(told.expect("told"));
 }
 
 fn random_numbers_vary<E: Env>() {

@@ -38,11 +38,9 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Completes a membership change whose leader died between its two steps (Raft §6): until someone does,
-    /// every decision needs a majority of the old and of the new voters.
     async fn leave_joint_membership(&self, running: &Running<E>) {
         let Ok(_one_at_a_time) = self.inner.membership.try_lock() else { return };
-        let completed = Box::pin(self.may_change_members(running));
+        let completed = Box::pin(self.complete_change(running));
         // Whether it succeeded shows in the next round.
         let _ = rt::timeout::<E, _>(ADMIT_LIMIT, completed).await;
     }

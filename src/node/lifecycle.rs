@@ -302,8 +302,8 @@ impl<E: Env> Node<E> {
 
 /// Stops Raft, or finds it stopped, and joins it: in a task of its own, which goes on when nobody waits for it any more.
 ///
-/// Whoever asks a Raft that has ended waits for the end of its task to learn why. openraft hands that wait to the first who
-/// asks, or who shuts it down; if that one is dropped meanwhile, the next one panics ("`RaftCore` should have already
+/// Whoever asks a Raft that has ended waits for the end of its task to learn why. openraft hands that wait to the first
+/// who asks, or who shuts it down; if that one is dropped meanwhile, the next one panics ("`RaftCore` should have already
 /// quit"). A node that stopped late, on a disk that stood still, had dropped it. (Found by simulation: swarm, seed
 /// 2000076.)
 async fn join_raft<E: Env>(running: &Running<E>) {

@@ -271,29 +271,35 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Completes a change whose leader died between its two steps (Raft §6), if there is one, and says whether this
-    /// leader may make another. To be asked in its turn (`Inner::membership`), and after a
-    /// [`barrier`](Self::barrier) if a change is to follow: by then Raft has done all that it was asked before.
+    /// Whether this leader may change members, once a change that was half-way is completed. To be asked in its turn
+    /// (`Inner::membership`) and after a [`barrier`](Self::barrier): by then Raft has done all that it was asked before.
     ///
     /// It may not when it is no member. A node whose removal is half-way is still a voter of the joint membership, and
     /// may be elected. It then completes its own removal, and openraft lets it lead for another 150 ms, to hand over
     /// in; but changing members, an assertion of openraft fails. (Found by simulation: swarm, seed 1000138.) Nor may
     /// another change complete this one on its way, as openraft would: its second step comes after the removal.
     pub(super) async fn may_change_members(&self, running: &Running<E>) -> bool {
+        let completed = self.complete_change(running).await;
+        let metrics = running.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        completed && metrics.membership_config.membership().get_node(&self.id()).is_some()
+    }
+
+    /// Completes a change whose leader died between its two steps (Raft §6), if there is one: until someone does, every
+    /// decision needs a majority of the old and of the new voters. Says whether none is left half-way.
+    pub(super) async fn complete_change(&self, running: &Running<E>) -> bool {
         let half_way = {
             let metrics = running.raft.metrics();
             let metrics = metrics.borrow_watched();
             let configs = metrics.membership_config.membership().get_joint_config();
             configs.last().filter(|_| configs.len() > 1).cloned()
         };
-        if let Some(voters) = half_way
-            && running.raft.change_membership(voters, RETAIN).await.is_err()
-        {
+        let Some(voters) = half_way else { return true };
+        let completed = running.raft.change_membership(voters, RETAIN).await.is_ok();
+        if !completed {
             tracing::debug!("the membership stays joint for now");
-            return false;
         }
-        let metrics = running.raft.metrics();
-        metrics.borrow_watched().membership_config.membership().get_node(&self.id()).is_some()
+        completed
     }
 
     /// Why the cluster might stand still without the voter `node`, if so: removing it would need the voices of

@@ -45,9 +45,14 @@ pub type Images<E> = watch::Receiver<Arc<Image<rt::Instant<E>>>>;
 pub type SnapshotDue = watch::Receiver<()>;
 
 /// A snapshot is due when so many entries were applied since the last one as this part of what it would hold, or
-/// [`snapshot_entries`](super::config::RaftOptions::snapshot_entries) if that is more. So the cost of writing all of a large
-/// state is spread over more entries.
+/// [`snapshot_entries`](super::config::RaftOptions::snapshot_entries) if that is more. So the cost of writing all of a
+/// large state is spread over more entries.
 const DUE_PART: usize = 8;
+
+/// Entries that a snapshot of so many objects is taken after.
+fn entries_between_snapshots(snapshot_entries: u64, objects: usize) -> u64 {
+    snapshot_entries.max((objects / DUE_PART) as u64)
+}
 
 /// openraft's state machine.
 #[derive(Debug)]
@@ -89,8 +94,8 @@ impl<E: Env> StateMachine<E> {
     }
 
     fn is_snapshot_due(&self) -> bool {
-        let part = (self.current.state.object_count() / DUE_PART) as u64;
-        self.next() - self.snapshotted >= self.snapshot_entries.max(part)
+        let objects = self.current.state.object_count();
+        self.next() - self.snapshotted >= entries_between_snapshots(self.snapshot_entries, objects)
     }
 
     fn observe(&self, step: Step<'_>) {
@@ -196,5 +201,17 @@ impl<E: Env> RaftSnapshotBuilder<TypeConfig<E>> for SnapshotBuilder<E> {
         let snapshot: Arc<[u8]> = encoded.into();
         self.snapshots.save(&meta, Arc::clone(&snapshot)).await?;
         Ok(NodeSnapshot { meta, snapshot })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::entries_between_snapshots;
+
+    #[test]
+    fn a_large_state_is_written_less_often() {
+        assert_eq!(entries_between_snapshots(50_000, 0), 50_000);
+        assert_eq!(entries_between_snapshots(50_000, 400_000), 50_000);
+        assert_eq!(entries_between_snapshots(50_000, 1_000_000), 125_000);
     }
 }

@@ -70,6 +70,12 @@ impl Pair {
 
     fn check(&mut self) {
         let (state, model) = (&self.state, &self.model);
+        let listed = state.all_brokers().count()
+            + state.registration_changes().count()
+            + state.topics().count()
+            + state.partitions().count()
+            + state.producers().count();
+        assert_eq!(state.object_count(), listed);
         let current = json(state.image(SnapshotKind::Current, Audience::Broker));
         assert_eq!(current, model.image(false), "the live image");
         let complete = json(state.image(SnapshotKind::Complete, Audience::Broker));

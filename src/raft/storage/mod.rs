@@ -15,8 +15,8 @@
 //!
 //! Left out: the state machine's state. It is rebuilt from the snapshot and the log at start. And one kind
 //! of rot: when what was written last is damaged, in the journal or (if the process did not stop cleanly, and the log
-//! was not purged since) in redb, the damage looks like a write that a power loss tore, and that write is undone as if nobody had been
-//! told of it. To tell the two apart, every write would need a second sync.
+//! was not purged since) in redb, the damage looks like a write that a power loss tore, and that write is undone as if
+//! nobody had been told of it. To tell the two apart, every write would need a second sync.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -269,7 +269,8 @@ fn forget_unfinished_creation(
 /// 3. the power fails. The snapshot is gone, or the file is damaged by a commit of which a part is.
 ///
 /// (Simulation found the like when the log was here too: swarm, seed 2117.) A cut in the middle of this leaves a
-/// mixture of what the cache and the disk held, which is what the failed commit itself may have left: redb recovers from that.
+/// mixture of what the cache and the disk held, which is what the failed commit itself may have left: redb recovers from
+/// that.
 fn rewrite(disk: &impl redb::StorageBackend) -> io::Result<()> {
     let length = disk.len()?;
     let mut chunk = vec![0; REWRITE_BYTES];
@@ -349,8 +350,9 @@ fn load(database: &Database) -> Result<Option<EntryId>, OpenError> {
     Ok(get::<Described>(&meta, KEY_SNAPSHOT)?.and_then(|saved| saved.meta.last_log_id))
 }
 
-/// Checks that nothing is missing between the snapshot and the log: the log is purged behind a snapshot that is saved. One
-/// that is gone since, or an older one in its place, is damage: redb takes a last commit that rotted for one that was torn.
+/// Checks that nothing is missing between the snapshot and the log: the log is purged behind a snapshot that is saved.
+/// One that is gone since, or an older one in its place, is damage: redb takes a last commit that rotted for one that
+/// was torn.
 fn check_snapshot(snapshot: Option<EntryId>, purged: Option<EntryId>) -> Result<(), OpenError> {
     let index = |id: Option<EntryId>| id.map(|id| id.index());
     if index(snapshot) >= index(purged) {

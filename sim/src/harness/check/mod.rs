@@ -123,10 +123,7 @@ impl Watch {
                     .applied(node, id)
                     .and_then(|()| seen.state.applied(node, id, reply, state))
             }
-            Step::Installing(last) => {
-                if let Some(last) = last {
-                    seen.raft.installing(node, last);
-                }
+            Step::Installing(_) => {
                 let busy = seen.busy.entry(node).or_default();
                 busy.installing = busy.begun;
                 Ok(())
@@ -232,10 +229,11 @@ impl Watch {
         self.lock().report(violation);
     }
 
-    /// Compares the state of `node`, which has applied up to `index`, with what others had there.
-    pub fn compare(&self, node: NodeId, index: u64, state: &State) {
+    /// Judges `node`, which has come to rest at `index`: its state is what others had there, and its log is in order.
+    pub fn at_rest(&self, node: NodeId, index: u64, state: &State) {
         let mut seen = self.lock();
-        if let Err(what) = seen.state.compare(node, index, state) {
+        let compared = seen.state.compare(node, index, state);
+        if let Err(what) = compared.and_then(|()| seen.raft.owes_nothing(node)) {
             seen.report(Violation::safety(what));
         }
     }

@@ -67,7 +67,7 @@ impl Cluster {
         self.wait_for(RECOVERY_LIMIT, || self.in_order(size, true)).await?;
         for (id, image) in self.images() {
             if let Some(applied) = image.applied {
-                self.watch.compare(id, applied.index(), &image.state);
+                self.watch.at_rest(id, applied.index(), &image.state);
             }
         }
         self.watch.violation().map_or(Ok(()), Err)

@@ -8,8 +8,7 @@ use serde_json::json;
 use yakt::raft::NodeId;
 
 use super::cut::links;
-use super::play::{Stage, micros};
-use super::strike::around;
+use super::play::Stage;
 use super::{Cut, Target};
 use crate::harness::client::{Client, Request};
 use crate::harness::cluster::{host, http};
@@ -125,16 +124,6 @@ impl Stage {
         for other in (1..=self.cluster.size()).filter(|other| *other != id) {
             self.operator.snapshot(other).await;
         }
-    }
-
-    fn begin_slow_disk(&self, id: NodeId, millis: u64) {
-        self.cluster.begin_slow(id);
-        self.world().disk(&host(id)).set_latency(around(millis));
-    }
-
-    fn end_slow_disk(&self, id: NodeId) {
-        self.cluster.end_slow(id);
-        self.world().disk(&host(id)).set_latency(micros(self.settings.disk_micros));
     }
 
     fn part(&self, id: NodeId) {

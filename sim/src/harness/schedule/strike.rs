@@ -29,7 +29,7 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
 /// How long a node that is part of a rolling restart may take to be ready before the next one is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
-pub(super) fn around(millis: u64) -> std::ops::Range<Duration> {
+fn around(millis: u64) -> std::ops::Range<Duration> {
     Duration::from_millis(millis / 4)..Duration::from_millis(millis)
 }
 
@@ -163,19 +163,24 @@ impl Stage {
         let others = (1..=self.cluster.size()).filter(|other| *other != id).map(host);
         let links: Vec<_> =
             others.flat_map(|other| [(host(id), other.clone()), (other, host(id))]).collect();
-        let disk = self.world().disk(&host(id));
-        self.cluster.begin_slow(id);
-        disk.set_latency(around(latency));
+        self.begin_slow_disk(id, latency);
         self.slow(&links, latency, length).await;
-        self.cluster.end_slow(id);
-        disk.set_latency(micros(self.settings.disk_micros));
+        self.end_slow_disk(id);
     }
 
     async fn slow_disk(&self, id: NodeId, latency: u64, length: u64) {
         self.note("disk", Some(id), || format!("the disk takes up to {latency} ms"));
+        self.begin_slow_disk(id, latency);
+        self.last(length).await;
+        self.end_slow_disk(id);
+    }
+
+    pub(super) fn begin_slow_disk(&self, id: NodeId, latency: u64) {
         self.cluster.begin_slow(id);
         self.world().disk(&host(id)).set_latency(around(latency));
-        self.last(length).await;
+    }
+
+    pub(super) fn end_slow_disk(&self, id: NodeId) {
         self.cluster.end_slow(id);
         self.world().disk(&host(id)).set_latency(micros(self.settings.disk_micros));
     }

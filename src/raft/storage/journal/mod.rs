@@ -10,8 +10,8 @@
 //!   torn by a power loss, and no other: a whole record with a higher number than the last readable one shows that
 //!   what lies between was damaged, and the journal is refused.
 //! - Each file begins with a [`Head`]: what of the files before it still matters, their entries aside.
-//! - A file is free when every entry in it and before it is purged, and that purge is itself on the disk. Whatever is left in it
-//!   has lower numbers than what is written over it.
+//! - A file is free when every entry in it and before it is purged, and that purge is itself on the disk. Whatever is
+//!   left in it has lower numbers than what is written over it.
 //!
 //! - A record's checksum is seeded with a secret of the directory. Entries hold bytes that clients chose, and files are
 //!   searched for whole records at every sector: nobody can plant one who does not know the secret. Nor are files of an

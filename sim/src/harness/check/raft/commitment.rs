@@ -158,6 +158,7 @@ impl RaftCheck {
         })?;
         known.applied = Some(last.index);
         known.committed = known.committed.max(Some(last.index));
+        known.owed = known.owed.filter(|(_, to)| *to > last.index);
         ensure(known.snapshot.is_some_and(|snapshot| snapshot.index >= last.index), || {
             format!("order: node {node} works with a snapshot of {last} that is not on its disk")
         })?;

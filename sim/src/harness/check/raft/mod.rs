@@ -115,6 +115,7 @@ impl RaftCheck {
             }
             Entry::Vacant(vacant) => drop(vacant.insert(node)),
         }
+        self.owes_nothing(node)?;
         let log = &self.nodes.entry(node).or_default().memory;
         let before = self.committed.values().rev().find(|committed| committed.in_term < term);
         if let Some(Committed { entry, .. }) = before {
@@ -192,7 +193,7 @@ impl RaftCheck {
     /// safe. The last entry of a snapshot is committed, by a majority that the node is no part of, since it holds
     /// another entry there; whoever is elected needs a vote of that majority, and has all that the node gave up. So it
     /// is allowed on these conditions: a majority without the node holds what is removed, the node did not know it to be
-    /// committed, and a snapshot makes up for it before the node appends anything in its place.
+    /// committed, and a snapshot makes up for it before the node appends anything in its place, leads, or comes to rest.
     ///
     /// # Errors
     ///
@@ -220,10 +221,18 @@ impl RaftCheck {
         Ok(())
     }
 
-    /// `node` begins to replace its metadata by a snapshot that ends at `last`.
-    pub fn installing(&mut self, node: NodeId, last: EntryId) {
-        let known = self.nodes.entry(node).or_default();
-        known.owed = known.owed.filter(|(_, to)| *to > last.index);
+    /// `node` leads or has come to rest: by then a snapshot must have made up for all that it gave up.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn owes_nothing(&self, node: NodeId) -> Checked {
+        let owed = self.nodes.get(&node).and_then(|known| known.owed);
+        ensure(owed.is_none(), || {
+            format!(
+                "immutability: node {node} truncated {owed:?}, of which some was committed, and no snapshot came"
+            )
+        })
     }
 
     /// `node` forgot its log up to `upto`.

@@ -135,9 +135,11 @@ fn what_was_committed_gives_way_to_a_snapshot_and_to_nothing_else() {
     let instead = without.appended(3, &[entry(1, 1, 5)]);
     assert!(instead.unwrap_err().starts_with("immutability"));
 
-    check.installing(3, id(1, 1));
+    assert!(check.owes_nothing(3).unwrap_err().starts_with("immutability"));
+    assert!(check.clone().leads(3, 7).unwrap_err().starts_with("immutability"));
     check.stored(3, &[Stored::Snapshot(Some(id(1, 1)))]).unwrap();
     check.installed(3, id(1, 1)).unwrap();
+    check.owes_nothing(3).unwrap();
     check.purged(3, id(1, 1)).unwrap();
     check.appended(3, &[entry(1, 2, 6)]).unwrap();
 }
