@@ -214,6 +214,7 @@ impl<E: Env> Node<E> {
                 let read_index = self.read_index_here().await;
                 read_index.map_or(Response::NotLeader(None), Response::ReadIndex)
             }
+            Request::ConfirmLeader(leadership) => self.confirm_leader(leadership).await,
             Request::Identify => match self.running() {
                 Some(running) => Response::Cluster(running.identity.cluster),
                 None => Response::Unavailable("this node is starting".to_owned()),

@@ -30,6 +30,7 @@ mod clock;
 mod coalesce;
 mod duties;
 mod join;
+mod leadership;
 mod lifecycle;
 mod members;
 mod propose;

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ReadPolicy;
-
 use super::propose::leader;
 use super::{Node, RETRY_PAUSE, Running, clock};
 use crate::env::{Env, rt};
@@ -133,11 +131,10 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Proves that this node leads (Raft §6.4): `None` if it could not.
+    /// Proves that this node leads: `None` if it could not.
     pub(super) async fn read_index_here(&self) -> Option<ReadIndex> {
         let running = self.running()?;
-        let proof = running.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
-        let index = proof.read_log_id().index();
+        let index = self.prove_leadership(running, ROUND_LIMIT).await?;
         let now = clock::reading(&self.inner.env, &running.images.borrow());
         Some(ReadIndex { index, now })
     }

@@ -56,6 +56,8 @@ sites! {
     VoteWhileSnapshotting = "a vote was requested while a snapshot was being taken", within 500;
     /// Reached: a leader is paused. Fires: another leads before it wakes.
     LeaseExpiredInPause = "a leader slept through its lease and another took over", within 60;
+    /// Reached: a leader's followers answer late, and hear it no more. Fires: another leads, and the former is read from.
+    ReadAtDeposed = "a deposed leader was read from while late answers came in", within 60;
     /// Fires: a follower removes uncommitted entries.
     Truncation = "a follower truncated its log", within 300;
     /// Reached: a snapshot is installed. Fires: a leader's, not the node's own.

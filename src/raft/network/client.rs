@@ -248,6 +248,12 @@ impl<E: Env> Channel<E> {
         Ok(answered)
     }
 
+    /// Whether there is a connection, as far as is known.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.live().is_some()
+    }
+
     fn live(&self) -> Option<Link<E>> {
         let link = lock(&self.slot).clone()?;
         let alive = lock(&link.calls).waiting.is_some();

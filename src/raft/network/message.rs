@@ -76,6 +76,8 @@ pub enum Request<E: Env> {
     },
     /// How far a read that starts now must have applied (Raft §6.4).
     ReadIndex,
+    /// Whether the asked voter has gone on to no other ballot than the one that made this leadership (Raft §6.4).
+    ConfirmLeader(Ballot),
     /// Which cluster this is. The only question that a caller without a cluster may ask, besides `Join`.
     Identify,
     /// Make me a voter, or note my new addresses.
@@ -128,6 +130,8 @@ pub enum Response<E: Env> {
     Applied(Arc<Applied>),
     /// To `ReadIndex`.
     ReadIndex(ReadIndex),
+    /// To `ConfirmLeader`: whether it leads as far as this voter is concerned.
+    LeaderConfirmed(bool),
     /// To `Identify`.
     Cluster(Uuid),
     /// To `Join`: the node is a voter.
@@ -172,6 +176,7 @@ impl<E: Env> Request<E> {
             Self::SnapshotChunk(_) => "chunk",
             Self::Propose { .. } => "propose",
             Self::ReadIndex => "read-index",
+            Self::ConfirmLeader(_) => "confirm-leader",
             Self::Identify => "identify",
             Self::Join { .. } => "join",
             Self::Member { .. } => "member",
@@ -186,6 +191,7 @@ impl<E: Env> fmt::Display for Request<E> {
         match self {
             Self::Append(append) => write!(f, "{append}"),
             Self::Vote(vote) | Self::PreVote(vote) => write!(f, "{vote}"),
+            Self::ConfirmLeader(leadership) => write!(f, "{leadership}"),
             Self::SnapshotChunk(chunk) => write!(f, "{} bytes", chunk.len()),
             Self::Propose { change, .. } => write!(f, "{change:?}"),
             other => write!(f, "{other:?}"),

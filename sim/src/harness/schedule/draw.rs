@@ -202,7 +202,10 @@ fn hurry(rng: &mut SeededRng, faults: &mut [Planned], rushes: &[u64]) {
             // A leader is cut off first and asked then.
             let before = matches!(
                 fault.fault,
-                Fault::Cut { .. } | Fault::Flap { .. } | Fault::Contest { .. }
+                Fault::Cut { .. }
+                    | Fault::Flap { .. }
+                    | Fault::Contest { .. }
+                    | Fault::Belated { .. }
             );
             fault.at = if before { rush.saturating_sub(gap) } else { rush + gap };
         }
@@ -335,36 +338,7 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
             1 => Fault::Pause { target, length: spread(rng, 100, 20_000) },
             _ => Fault::Pause { target: Target::Leader, length: spread(rng, 100, 5_000) },
         },
-        Family::Network => match rng.random_range(0..8) {
-            0 => Fault::Flap {
-                from: target,
-                to: Target::Node(rng.random_range(1..=NODES)),
-                times: rng.random_range(2..12),
-                on: spread(rng, 5, 800),
-                off: spread(rng, 5, 800),
-            },
-            2 => Fault::Contest {
-                first: spread(rng, 100, 8_000),
-                second: spread(rng, 100, 8_000),
-                crowd: spread(rng, 4, 64),
-                purged: rng.random_bool(0.5),
-            },
-            1 => Fault::Reset { a: target, b: Target::Node(rng.random_range(1..=NODES)) },
-            which => {
-                let cuts = [
-                    Cut::Alone,
-                    Cut::Pair,
-                    Cut::Deaf,
-                    Cut::Mute,
-                    Cut::Bridge,
-                    Cut::Ring,
-                    Cut::OneLink,
-                ];
-                let cut =
-                    if which == 3 { Cut::Alone } else { cuts[rng.random_range(0..cuts.len())] };
-                Fault::Cut { target, cut, length: span(rng) }
-            }
-        },
+        Family::Network => draw_network(rng, target),
         Family::Slow => match rng.random_range(0..3) {
             0 => Fault::SlowLink {
                 from: target,
@@ -394,6 +368,37 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
         }
         Family::Operator => draw_operation(rng, target),
         Family::Loss => Fault::Lose { target, down: spread(rng, 100, 5_000) },
+    }
+}
+
+/// How links break.
+fn draw_network(rng: &mut SeededRng, target: Target) -> Fault {
+    match rng.random_range(0..9) {
+        0 => Fault::Flap {
+            from: target,
+            to: Target::Node(rng.random_range(1..=NODES)),
+            times: rng.random_range(2..12),
+            on: spread(rng, 5, 800),
+            off: spread(rng, 5, 800),
+        },
+        2 => Fault::Contest {
+            first: spread(rng, 100, 8_000),
+            second: spread(rng, 100, 8_000),
+            crowd: spread(rng, 4, 64),
+            purged: rng.random_bool(0.5),
+        },
+        8 => Fault::Belated {
+            latency: rng.random_range(600..1_500),
+            writes: spread(rng, 2, 16),
+            gap: spread(rng, 5, 100),
+        },
+        1 => Fault::Reset { a: target, b: Target::Node(rng.random_range(1..=NODES)) },
+        which => {
+            let cuts =
+                [Cut::Alone, Cut::Pair, Cut::Deaf, Cut::Mute, Cut::Bridge, Cut::Ring, Cut::OneLink];
+            let cut = if which == 3 { Cut::Alone } else { cuts[rng.random_range(0..cuts.len())] };
+            Fault::Cut { target, cut, length: span(rng) }
+        }
     }
 }
 
@@ -453,7 +458,7 @@ mod tests {
             .filter_map(|planned| serde_json::to_value(&planned.fault).ok())
             .filter_map(|fault| fault.as_object().and_then(|fault| fault.keys().next().cloned()))
             .collect();
-        assert_eq!(kinds.len(), 24, "{kinds:?}");
+        assert_eq!(kinds.len(), 25, "{kinds:?}");
         assert!(schedules.iter().any(|schedule| schedule.faults.len() < 3));
     }
 

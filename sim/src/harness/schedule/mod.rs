@@ -170,6 +170,9 @@ pub enum Fault {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         purged: bool,
     },
+    /// What the leader's followers answer comes late, and they are asked on and on; then they hear no more of it,
+    /// another is elected and writes, and the former one is read from while the answers still come in.
+    Belated { latency: u64, writes: u64, gap: u64 },
     /// A link comes and goes.
     Flap { from: Target, to: Target, times: u64, on: u64, off: u64 },
     /// A link is slow and jittery, both ways.

@@ -2,6 +2,8 @@
 //!
 //! Every one of them was added because a planted bug survived without it (see `sim/bugs`).
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use madsim::task::JoinHandle;
 use serde_json::json;
@@ -12,6 +14,7 @@ use super::play::Stage;
 use super::{Cut, Target};
 use crate::harness::client::{Client, Request};
 use crate::harness::cluster::{host, http};
+use crate::harness::coverage::Site;
 
 /// How long the disk of a node takes that falls on its return, at most.
 const RETURN_DISK_MILLIS: u64 = 60;
@@ -22,8 +25,11 @@ const FORGET_MILLIS: u64 = 1_500;
 /// How long a node that was outrun is given to catch up.
 const CATCH_UP_MILLIS: u64 = 2_000;
 
-/// Elections that a successor is waited for.
-const PATIENCE_ELECTIONS: u32 = 40;
+/// How far answers that are late by the same time may be apart.
+const LATE_SPREAD: Duration = Duration::from_millis(1);
+
+/// Heartbeats that a successor is waited for: some twenty elections.
+const PATIENCE_HEARTBEATS: u32 = 200;
 
 impl Stage {
     /// Lets a leader go on alone, then its successor, until there is a third. Each is asked by a crowd when it is
@@ -55,6 +61,46 @@ impl Stage {
         if successor != former {
             self.rejoin(successor);
         }
+        for crowd in crowds {
+            drop(crowd.await);
+        }
+    }
+
+    /// Lets the answers to a leader's appends be under way for long. Meanwhile it is asked for a write every so often,
+    /// so that each answer which arrives lets it send something new; then nobody hears it any more. Its successor takes
+    /// a write, which is looked for at the former leader while those answers come in: they are older than the question,
+    /// and must not prove anything.
+    pub(super) async fn belated(&self, latency: u64, writes: u64, gap: u64) {
+        let former = self.resolve(Target::Leader);
+        self.note("network", Some(former), || format!("hears answers {latency} ms late"));
+        let others: Vec<_> =
+            (1..=self.cluster.size()).filter(|other| *other != former).map(host).collect();
+        for other in &others {
+            let late = Duration::from_millis(latency);
+            self.world().net().set_latency(other, &host(former), late..late + LATE_SPREAD);
+        }
+        let mut crowds = Vec::new();
+        for _ in 0..writes {
+            crowds.push(self.crowd(former, 1));
+            self.last(gap).await;
+        }
+        self.note("network", Some(former), || "is heard no more".to_owned());
+        for other in &others {
+            self.world().net().block(&host(former), other);
+        }
+        self.succeeded(former).await;
+        let successor = self.resolve(Target::Leader);
+        let succeeded = successor != former;
+        self.cluster.watch().coverage().reach(Site::ReadAtDeposed, succeeded);
+        if succeeded {
+            crowds.push(self.write_and_look((successor, former)));
+        }
+        self.last(latency).await;
+        for other in &others {
+            self.world().net().unblock(&host(former), other);
+            self.world().net().reset_latency(other, &host(former));
+        }
+        self.note("heal", Some(former), || "is heard again, and hears in time".to_owned());
         for crowd in crowds {
             drop(crowd.await);
         }
@@ -120,6 +166,20 @@ impl Stage {
         })
     }
 
+    /// A client writes at one node, and then looks at another for what it wrote.
+    fn write_and_look(&self, (writes_at, looks_at): (NodeId, NodeId)) -> JoinHandle<()> {
+        let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
+        self.world().start(&format!("crowd{number}"), move |env| async move {
+            let name = format!("crowd{number}");
+            let mut client = Client::new(env).noting(exchanges);
+            let write = Request::post("/create_topic", json!({ "name": name }));
+            if client.send(&http(writes_at), &write).await.is_ok() {
+                let look = Request::get(format!("/get_topic_by_name/{name}"));
+                drop(client.send(&http(looks_at), &look).await);
+            }
+        })
+    }
+
     async fn purge_all_but(&self, id: NodeId) {
         for other in (1..=self.cluster.size()).filter(|other| *other != id) {
             self.operator.snapshot(other).await;
@@ -142,9 +202,9 @@ impl Stage {
 
     /// Waits until another than `former` leads, at most for some elections.
     async fn succeeded(&self, former: NodeId) {
-        let mut patience = PATIENCE_ELECTIONS;
+        let mut patience = PATIENCE_HEARTBEATS;
         while patience > 0 && self.resolve(Target::Leader) == former {
-            self.last(5 * self.settings.heartbeat_millis).await;
+            self.last(self.settings.heartbeat_millis).await;
             patience -= 1;
         }
     }

@@ -100,6 +100,9 @@ impl Stage {
             Fault::Contest { first, second, crowd, purged } => {
                 self.contest((first, second), crowd, purged).await;
             }
+            Fault::Belated { latency, writes, gap } => {
+                self.belated(latency, writes, gap).await;
+            }
             Fault::Flap { from, to, times, on, off } => {
                 self.flap((node(from), node(to)), times, on, off).await;
             }
