@@ -19,7 +19,7 @@ pub struct Exchange {
     pub addr: String,
     /// What was asked.
     pub request: Request,
-    /// When it was sent, in nanoseconds of virtual time.
+    /// When it was sent, in nanoseconds of virtual time (see [`Exchanges`]).
     pub begun: u64,
     /// When the answer came or was given up; `None` while it is waited for.
     pub ended: Option<u64>,
@@ -66,28 +66,49 @@ impl Exchange {
 }
 
 /// All exchanges of a run. Clones share them.
+///
+/// No two of them begin or end at the same time: virtual time stands still while a client that was answered asks for the
+/// next thing, and the second request would count as made at the same time as the first, and so be excused from seeing what
+/// that one did. What comes later at one moment is given a nanosecond more.
 #[derive(Clone, Debug, Default)]
-pub struct Exchanges(Arc<Mutex<Vec<Exchange>>>);
+pub struct Exchanges(Arc<Mutex<History>>);
+
+#[derive(Debug, Default)]
+struct History {
+    exchanges: Vec<Exchange>,
+    latest: u64,
+}
+
+impl History {
+    /// `now`, or the first moment that is later than all before.
+    fn moment(&mut self, now: u64) -> u64 {
+        self.latest = now.max(self.latest + 1);
+        self.latest
+    }
+}
 
 impl Exchanges {
     /// Notes that `request` is sent; the number names it to [`end`](Self::end).
     pub fn begin(&self, client: &str, addr: &str, request: &Request, now: u64) -> usize {
-        let mut exchanges = self.lock();
-        exchanges.push(Exchange {
+        let mut history = self.lock();
+        let begun = history.moment(now);
+        history.exchanges.push(Exchange {
             client: client.to_owned(),
             addr: addr.to_owned(),
             request: request.clone(),
-            begun: now,
+            begun,
             ended: None,
             answer: None,
         });
-        exchanges.len() - 1
+        history.exchanges.len() - 1
     }
 
     /// Notes what came of it.
     pub fn end(&self, number: usize, answer: &Result<Answer, NoAnswer>, now: u64) {
-        if let Some(exchange) = self.lock().get_mut(number) {
-            exchange.ended = Some(now);
+        let mut history = self.lock();
+        let ended = history.moment(now);
+        if let Some(exchange) = history.exchanges.get_mut(number) {
+            exchange.ended = Some(ended);
             exchange.answer = Some(answer.clone());
         }
     }
@@ -95,16 +116,37 @@ impl Exchanges {
     /// All of them, in the order in which they were sent.
     #[must_use]
     pub fn all(&self) -> Vec<Exchange> {
-        self.lock().clone()
+        self.lock().exchanges.clone()
     }
 
     /// How many were answered.
     #[must_use]
     pub fn answered(&self) -> u64 {
-        self.lock().iter().filter(|exchange| matches!(exchange.answer, Some(Ok(_)))).count() as u64
+        self.lock()
+            .exchanges
+            .iter()
+            .filter(|exchange| matches!(exchange.answer, Some(Ok(_))))
+            .count() as u64
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Exchange>> {
+    fn lock(&self) -> MutexGuard<'_, History> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_after_an_answer_counts_as_later_though_no_time_has_passed() {
+        let exchanges = Exchanges::default();
+        let request = Request::get("/metrics");
+        for _ in 0..2 {
+            let number = exchanges.begin("c1", "n1:1", &request, 7);
+            exchanges.end(number, &Err(NoAnswer::Lost), 7);
+        }
+        let all = exchanges.all();
+        assert!(all[0].ended < Some(all[1].begun), "{all:?}");
     }
 }
