@@ -17,7 +17,9 @@
 //!    election by a vote of the old directory any more.
 //! 2. The new directory votes only as a voter, which it becomes after it has caught up: by then it has seen the
 //!    term of the leader that admits it, and grants its vote in later terms only.
-//! 3. Should a process on the old directory still run, it is not taken for the new one: members' connections say
+//! 3. It stands for election only as a voter too: what it reads of the old directory's times, when its id was a voter
+//!    and perhaps the only one, does not count (see [`candidacy`](crate::raft::candidacy)).
+//! 4. Should a process on the old directory still run, it is not taken for the new one: members' connections say
 //!    which directory they mean, and it refuses them. If it asks to join, it is refused in turn.
 
 use std::collections::BTreeMap;

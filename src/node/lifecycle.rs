@@ -12,6 +12,7 @@ use super::join::Refused;
 use super::propose::leader;
 use super::{Node, REQUEST_DEADLINE, Running};
 use crate::env::{Env, rt};
+use crate::raft::candidacy::Candidacy;
 use crate::raft::config::raft_config;
 use crate::raft::network::message::{Request, Response};
 use crate::raft::network::{Network, server};
@@ -84,13 +85,16 @@ impl<E: Env> Node<E> {
             None => return Ok(()),
         };
         let running = self.running().expect("open() has just set it");
+        let directory = running.identity.directory;
+        let candidacy = Candidacy::new(running.raft.clone(), self.id(), directory);
         let local = server::Local {
             node: self.id(),
-            directory: running.identity.directory,
+            directory,
             cluster: running.identity.cluster,
             heard: running.heard.clone(),
             stop: self.inner.stop.subscribe(),
             raft: running.raft.clone(),
+            candidacy: candidacy.clone(),
             observer: self.inner.options.observer.clone(),
         };
         let node = self.clone();
@@ -103,6 +107,7 @@ impl<E: Env> Node<E> {
             },
         )));
         running.raft.run();
+        drop(rt::spawn::<E, _>(candidacy.keep()));
 
         let ended =
             E::Runtime::select3(self.stopped(), self.fatal(running), self.work(running)).await;

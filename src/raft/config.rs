@@ -107,6 +107,8 @@ pub fn raft_config(options: &RaftOptions) -> Result<Arc<Config>, ConfigError> {
         election_timeout_min: millis(options.election_timeout_min),
         election_timeout_max: millis(options.election_timeout_max),
         enable_pre_vote: Some(true),
+        // See `candidacy`.
+        enable_elect: false,
         // A restarted leader that trusted its old vote would serve reads from a state machine whose
         // committed entries it has not learned again. It must win an election like anyone.
         enable_leader_restore: Some(false),

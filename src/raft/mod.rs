@@ -14,6 +14,7 @@
 //! Reads do not enter the log: the leader proves that it still leads by hearing from a majority after
 //! the read came in (Raft §6.4, read index), and the asked node waits until it has applied that far.
 
+pub mod candidacy;
 mod cluster_clock;
 pub mod config;
 pub mod network;

@@ -19,6 +19,7 @@ use super::frame;
 use super::message::{Call, Hello, Request, Response, Return};
 use super::pipeline::in_order;
 use crate::env::{Env, Listener, rt};
+use crate::raft::candidacy::{Candidacy, memberships};
 use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_DEADLINE};
 use crate::raft::observe::{Observer, Step};
 use crate::raft::state_machine::NodeSnapshot;
@@ -48,6 +49,8 @@ pub struct Local<E: Env> {
     pub heard: LeaderHeard<E>,
     /// Its Raft.
     pub raft: Raft<E>,
+    /// Whether it may stand for election.
+    pub candidacy: Candidacy<E>,
     /// Who is shown its votes, if anyone.
     pub observer: Option<Observer>,
     /// Turns true when it stops: no connection outlives that.
@@ -58,6 +61,7 @@ impl<E: Env> Clone for Local<E> {
     fn clone(&self) -> Self {
         Self {
             raft: self.raft.clone(),
+            candidacy: self.candidacy.clone(),
             heard: self.heard.clone(),
             stop: self.stop.clone(),
             observer: self.observer.clone(),
@@ -192,7 +196,7 @@ where
     let objection = objection(&hello, &local);
     let member = hello.cluster.is_some();
     let room = Arc::new(Semaphore::new(CALLS_MAX));
-    let appends = append_lane(&local.raft, answers.clone());
+    let appends = append_lane(&local, answers.clone());
     let mut receiving = Receiving::<E>::default();
 
     loop {
@@ -225,9 +229,7 @@ where
             (None, Request::SnapshotBegin { vote, meta, bytes }) => {
                 Some(receiving.begin(vote, *meta, bytes))
             }
-            (None, Request::SnapshotChunk(chunk)) => {
-                Some(receiving.chunk(&chunk, &local.raft).await)
-            }
+            (None, Request::SnapshotChunk(chunk)) => Some(receiving.chunk(&chunk, &local).await),
             (None, request) => {
                 let (local, handle, answers) = (local.clone(), handle.clone(), answers.clone());
                 let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
@@ -280,16 +282,16 @@ where
 /// Not openraft's `stream_append`, which ends with the first append that it refuses and drops those behind
 /// it unanswered: the caller would wait out a deadline for every step of its search for the common prefix.
 fn append_lane<E: Env>(
-    raft: &Raft<E>,
+    local: &Local<E>,
     answers: mpsc::Sender<Return<E>>,
 ) -> mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig<E>>)> {
     let (sender, receiver) = mpsc::channel(PIPELINE_DEPTH_MAX);
     let queued = stream::unfold(receiver, |mut receiver: mpsc::Receiver<_>| async move {
         receiver.recv().await.map(|next| (next, receiver))
     });
-    let raft = raft.clone();
+    let (raft, candidacy) = (local.raft.clone(), local.candidacy.clone());
     drop(rt::spawn::<E, _>(async move {
-        let work = |(number, request)| append(raft.clone(), number, request);
+        let work = |(number, request)| append(raft.clone(), candidacy.clone(), number, request);
         let mut results = std::pin::pin!(in_order(queued, PIPELINE_DEPTH_MAX, work));
         while let Some(result) = results.next().await {
             if answers.send(result).await.is_err() {
@@ -302,18 +304,23 @@ fn append_lane<E: Env>(
 
 async fn append<E: Env>(
     raft: Raft<E>,
+    candidacy: Candidacy<E>,
     number: u64,
     request: AppendEntriesRequest<TypeConfig<E>>,
 ) -> Return<E> {
     let previous = request.prev_log_id;
     let last = request.entries.last().map(|entry| entry.log_id).or(previous);
-    let response = match raft.append_entries(request).await {
+    let mistakable = candidacy.is_mistakable(memberships(&request.entries));
+    let appending = async move { raft.append_entries(request).await };
+    let appended = candidacy.hand_over(mistakable, appending).await;
+    let response = match appended {
         // openraft turns a conflict into the position it is at, which is where the request began.
-        Ok(AppendEntriesResponse::Conflict) if previous.is_none() => {
+        Some(Ok(AppendEntriesResponse::Conflict)) if previous.is_none() => {
             Response::Unavailable("a conflict before the first entry".to_owned())
         }
-        Ok(response) => Response::Append(response.into_stream_result(previous, last)),
-        Err(fatal) => Response::Unavailable(fatal.to_string()),
+        Some(Ok(response)) => Response::Append(response.into_stream_result(previous, last)),
+        Some(Err(fatal)) => Response::Unavailable(fatal.to_string()),
+        None => Response::Unavailable("the append failed".to_owned()),
     };
     Return { number, response }
 }
@@ -342,7 +349,7 @@ impl<E: Env> Receiving<E> {
         Response::SnapshotReceived
     }
 
-    async fn chunk(&mut self, chunk: &[u8], raft: &Raft<E>) -> Response<E> {
+    async fn chunk(&mut self, chunk: &[u8], local: &Local<E>) -> Response<E> {
         let Some((_, _, bytes)) = &self.begun else {
             return Response::Refused("a chunk of no snapshot".to_owned());
         };
@@ -359,9 +366,15 @@ impl<E: Env> Receiving<E> {
             return Response::Refused("a chunk of no snapshot".to_owned());
         };
         let snapshot = NodeSnapshot { meta, snapshot: std::mem::take(&mut self.data).into() };
-        match raft.install_full_snapshot(vote, snapshot).await {
-            Ok(response) => Response::SnapshotInstalled(SnapshotResponse::new(response.vote)),
-            Err(fatal) => Response::Unavailable(fatal.to_string()),
+        let mistakable =
+            local.candidacy.is_mistakable([snapshot.meta.last_membership.membership()]);
+        let raft = local.raft.clone();
+        let installing = async move { raft.install_full_snapshot(vote, snapshot).await };
+        let installed = local.candidacy.hand_over(mistakable, installing).await;
+        match installed {
+            Some(Ok(response)) => Response::SnapshotInstalled(SnapshotResponse::new(response.vote)),
+            Some(Err(fatal)) => Response::Unavailable(fatal.to_string()),
+            None => Response::Unavailable("the installation failed".to_owned()),
         }
     }
 }

@@ -28,6 +28,10 @@ const RUIN_EVERY: u32 = 25;
 /// Elsewhere, at least so long passes between two losses of disks: time to replace one before the next.
 const LOSS_GAP_MILLIS: u64 = 12_000;
 
+/// How far cluster time may run ahead of real time in a run: less than keys are remembered for, by the age up to which
+/// clients repeat themselves and then some.
+const CLUSTER_TIME_AHEAD_MAX_MILLIS: i64 = 500_000;
+
 /// How long runs of a kind are, and what may go wrong in them.
 #[derive(Clone, Copy, Debug)]
 pub struct Theme {
@@ -137,6 +141,7 @@ impl Theme {
         let clients = self.draw_clients(&mut rng, duration, &rushes);
         let mut faults = draw_faults(&mut rng, duration, &on, clients.len());
         hurry(&mut rng, &mut faults, &rushes);
+        bound_jumps(&mut faults, &settings);
         if rng.random_range(0..RUIN_EVERY) != 0 {
             space_losses(&mut faults);
         }
@@ -284,14 +289,33 @@ fn draw_faults(rng: &mut SeededRng, duration: u64, on: &[Family], clients: usize
     faults
 }
 
+/// Makes jumps forward smaller, so that cluster time, which follows the clock that is most ahead, stays close enough to
+/// real time for clients to know that a key is remembered still.
+fn bound_jumps(faults: &mut [Planned], settings: &Settings) {
+    let clocks = &settings.clock_millis;
+    let apart = clocks.iter().max().zip(clocks.iter().min()).map_or(0, |(max, min)| max - min);
+    let mut left = CLUSTER_TIME_AHEAD_MAX_MILLIS - apart;
+    for planned in faults {
+        if let Fault::Jump { millis, .. } = &mut planned.fault {
+            *millis = (*millis).min(left.max(1));
+            left -= (*millis).max(0);
+        }
+    }
+}
+
 /// Leaves out losses of disks that come too soon after another.
 fn space_losses(faults: &mut Vec<Planned>) {
     let mut earliest = 0;
     faults.retain(|planned| {
-        let loses = matches!(planned.fault, Fault::Lose { .. } | Fault::Rot { .. });
-        let kept = !loses || planned.at >= earliest;
-        if loses && kept {
-            earliest = planned.at + LOSS_GAP_MILLIS;
+        let gap = match planned.fault {
+            Fault::Lose { .. } | Fault::Rot { .. } => LOSS_GAP_MILLIS,
+            // It takes a while to come to its loss.
+            Fault::Namesake { .. } => 4 * LOSS_GAP_MILLIS,
+            _ => return true,
+        };
+        let kept = planned.at >= earliest;
+        if kept {
+            earliest = planned.at + gap;
         }
         kept
     });
@@ -367,7 +391,13 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
             Fault::Jump { target, millis: if back { -millis } else { millis } }
         }
         Family::Operator => draw_operation(rng, target),
-        Family::Loss => Fault::Lose { target, down: spread(rng, 100, 5_000) },
+        Family::Loss => {
+            let down = spread(rng, 100, 5_000);
+            match rng.random_range(0..6) {
+                0 => Fault::Namesake { target, grown: spread(rng, 1_000, 8_000), down },
+                _ => Fault::Lose { target, down },
+            }
+        }
     }
 }
 
@@ -458,8 +488,25 @@ mod tests {
             .filter_map(|planned| serde_json::to_value(&planned.fault).ok())
             .filter_map(|fault| fault.as_object().and_then(|fault| fault.keys().next().cloned()))
             .collect();
-        assert_eq!(kinds.len(), 25, "{kinds:?}");
+        assert_eq!(kinds.len(), 26, "{kinds:?}");
         assert!(schedules.iter().any(|schedule| schedule.faults.len() < 3));
+    }
+
+    #[test]
+    fn clocks_do_not_run_ahead_of_what_keys_are_remembered_for() {
+        let ahead = |schedule: Schedule| {
+            let clocks = schedule.settings.clock_millis.clone();
+            let apart = clocks.iter().max().unwrap() - clocks.iter().min().unwrap();
+            let jumps = schedule.faults.iter().map(|planned| match planned.fault {
+                Fault::Jump { millis, .. } => millis.max(0),
+                _ => 0,
+            });
+            apart + jumps.sum::<i64>()
+        };
+        let most = (0..300).map(|seed| ahead(THEME.draw(seed))).max().unwrap();
+        // A millisecond for every jump that comes when nothing is left.
+        let bound = CLUSTER_TIME_AHEAD_MAX_MILLIS + i64::try_from(FAULTS_MAX).unwrap();
+        assert!((CLUSTER_TIME_AHEAD_MAX_MILLIS..=bound).contains(&most), "{most}");
     }
 
     #[test]

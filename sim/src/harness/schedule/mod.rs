@@ -173,6 +173,9 @@ pub enum Fault {
     /// What the leader's followers answer comes late, and they are asked on and on; then they hear no more of it,
     /// another is elected and writes, and the former one is read from while the answers still come in.
     Belated { latency: u64, writes: u64, gap: u64 },
+    /// A node is the whole cluster for a while and takes a snapshot; once the cluster has grown again, its disk is lost,
+    /// and it is replaced under its id.
+    Namesake { target: Target, grown: u64, down: u64 },
     /// A link comes and goes.
     Flap { from: Target, to: Target, times: u64, on: u64, off: u64 },
     /// A link is slow and jittery, both ways.

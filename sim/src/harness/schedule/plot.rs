@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use madsim::task::JoinHandle;
+use openraft::async_runtime::watch::WatchReceiver;
 use serde_json::json;
+use yakt::env::rt;
+use yakt::node::Node;
 use yakt::raft::NodeId;
 
 use super::cut::links;
 use super::play::Stage;
+use super::strike::REMOVAL_LIMIT;
 use super::{Cut, Target};
+use crate::env::SimEnv;
 use crate::harness::client::{Client, Request};
 use crate::harness::cluster::{host, http};
 use crate::harness::coverage::Site;
@@ -148,6 +153,41 @@ impl Stage {
             }
         }
         self.end_slow_disk(id);
+    }
+
+    /// Lets node `id` be the only voter, and take a snapshot that says so. Once there are others again, it loses its disk,
+    /// and whoever takes up its id is sent that snapshot: it must not take itself for the voter of old.
+    pub(super) async fn namesake(&self, id: NodeId, grown: u64, down: u64) {
+        let deadline = self.over.min(rt::now::<SimEnv>() + REMOVAL_LIMIT);
+        let others: Vec<_> = (1..=self.cluster.size()).filter(|other| *other != id).collect();
+        let mut removed = Vec::new();
+        for other in &others {
+            // Whoever is removed last is needed for that.
+            let killed = Some(other) != others.last();
+            if self.operator.remove(*other, killed, deadline).await {
+                removed.push((*other, killed));
+            }
+        }
+        self.operator.snapshot(id).await;
+        for (other, killed) in removed {
+            self.return_removed(other, killed);
+        }
+        self.last(grown).await;
+        // Alone, it would take the cluster with it.
+        if self.voters() > 2 {
+            self.lose(id, down).await;
+        }
+    }
+
+    /// How many voters there are, as the leader knows.
+    fn voters(&self) -> usize {
+        let voters = |node: Node<SimEnv>| {
+            let metrics = node.raft()?.metrics();
+            let metrics = metrics.borrow_watched();
+            Some(metrics.membership_config.membership().voter_ids().count())
+        };
+        let leader = self.cluster.leader().and_then(|leader| self.cluster.node(leader));
+        leader.and_then(voters).unwrap_or(0)
     }
 
     /// So many clients ask node `id` for a write each, all at once.

@@ -24,7 +24,7 @@ const FRAME_LIMIT: Duration = Duration::from_millis(300);
 const FRAME_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How long an operator asks for a removal that is not urgent.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a node that is part of a rolling restart may take to be ready before the next one is stopped.
 const READY_LIMIT: Duration = Duration::from_secs(10);
@@ -126,6 +126,9 @@ impl Stage {
                 self.note("clock", Some(id), || format!("the clock jumps by {millis} ms"));
                 jump(self.world(), id, millis);
             }
+            Fault::Namesake { target, grown, down } => {
+                self.namesake(node(target), grown, down).await;
+            }
             Fault::Lose { target, down } => self.lose(node(target), down).await,
             Fault::Remove { target, away, wiped, again, unheard } => {
                 let id = node(target);
@@ -201,7 +204,7 @@ impl Stage {
         self.note("network", Some(a), || format!("connections with n{b} are reset"));
     }
 
-    async fn lose(&self, id: NodeId, down: u64) {
+    pub(super) async fn lose(&self, id: NodeId, down: u64) {
         self.cluster.hold(id);
         self.cluster.destroy(id);
         self.last(down).await;
@@ -340,6 +343,11 @@ impl Stage {
             return;
         }
         self.last(away).await;
+        self.return_removed(id, wiped);
+    }
+
+    /// A removed node comes back, on an empty disk if `wiped`.
+    pub(super) fn return_removed(&self, id: NodeId, wiped: bool) {
         if wiped {
             self.cluster.destroy(id);
             self.cluster.note_removed(id);

@@ -69,7 +69,8 @@ pub struct RaftCheck {
     /// What is known of each entry: a digest of its contents, and the entry before it.
     entries: BTreeMap<EntryId, (u64, Option<EntryId>)>,
     committed: BTreeMap<u64, Committed>,
-    voters: BTreeMap<u64, Voters>,
+    /// Every membership that was in a log, by index and term: what never was committed too.
+    voters: BTreeMap<(u64, Term), Voters>,
     /// What was on disks that were lost and have no successor yet. An entry is committed once a majority has stored
     /// it, whatever becomes of their disks afterwards; the leader may hear of it later than of the loss.
     lost: BTreeMap<NodeId, Log>,
@@ -180,7 +181,7 @@ impl RaftCheck {
         if let EntryPayload::Membership(membership) = &entry.payload {
             let sets = membership.get_joint_config().iter();
             let sets = sets.map(|set| set.iter().copied().collect()).collect();
-            self.voters.insert(id.index, Voters { entry: id, sets });
+            self.voters.insert((id.index, id.leader_id.term), Voters { entry: id, sets });
         }
         Ok(())
     }

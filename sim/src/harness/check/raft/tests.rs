@@ -22,6 +22,10 @@ fn entry(term: u64, index: u64, clock: u64) -> LogEntry {
 }
 
 fn members(index: u64, voters: &[u64]) -> LogEntry {
+    members_of((1, index), voters)
+}
+
+fn members_of((term, index): (u64, u64), voters: &[u64]) -> LogEntry {
     let peer = |name: &str| yakt::raft::Peer {
         raft: name.to_owned(),
         http: name.to_owned(),
@@ -30,7 +34,7 @@ fn members(index: u64, voters: &[u64]) -> LogEntry {
     let nodes: BTreeMap<_, _> = voters.iter().map(|id| (*id, peer("n"))).collect();
     let set: BTreeSet<_> = voters.iter().copied().collect();
     let membership = openraft::Membership::new(vec![set], nodes).unwrap();
-    LogEntry { log_id: id(1, index), payload: EntryPayload::Membership(membership) }
+    LogEntry { log_id: id(term, index), payload: EntryPayload::Membership(membership) }
 }
 
 /// Three voters whose logs hold the membership and one entry, on the disks of `stored`.
@@ -79,6 +83,24 @@ fn two_leaders_of_one_term_are_caught() {
 fn a_commit_without_a_majority_on_disk_is_caught() {
     assert!(cluster(&[1]).committed_at(1, id(1, 1)).unwrap_err().starts_with("commitment"));
     assert_eq!(cluster(&[1, 3]).committed_at(1, id(1, 1)), Ok(()));
+}
+
+#[test]
+fn a_membership_that_was_never_committed_has_no_voters() {
+    let mut check = cluster(&[1, 3]);
+    // Node 2 leads term 2 alone, and appends a membership that nobody else gets.
+    let alone = members_of((2, 2), &[2]);
+    check.truncated(2, 1).unwrap();
+    check.appended(2, &[entry(2, 1, 6), alone]).unwrap();
+    check.stored(2, &[Stored::Entries(vec![id(2, 1), id(2, 2)])]).unwrap();
+    // Node 1 leads term 3, in which what nodes 1 and 3 have is enough, and what node 1 has is not.
+    for node in [1, 3] {
+        check.appended(node, &[entry(1, 2, 7), entry(3, 3, 8)]).unwrap();
+    }
+    check.stored(1, &[Stored::Entries(vec![id(1, 2), id(3, 3)])]).unwrap();
+    assert!(check.clone().committed_at(1, id(3, 3)).unwrap_err().starts_with("commitment"));
+    check.stored(3, &[Stored::Entries(vec![id(1, 2), id(3, 3)])]).unwrap();
+    assert_eq!(check.committed_at(1, id(3, 3)), Ok(()));
 }
 
 #[test]
