@@ -15,11 +15,15 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use openraft::ServerState;
 
 use super::{Node, RETRY_PAUSE, Running};
 use crate::env::{Env, rt};
 use crate::raft::network::message::{Request, Response};
 use crate::raft::{Ballot, Membership, NodeId};
+
+/// Questions that a voter may leave unanswered and still be asked at once.
+const UNANSWERED_MAX: usize = 32;
 
 /// What a leader knows when it is asked.
 struct Claim {
@@ -49,8 +53,9 @@ impl<E: Env> Node<E> {
                 let channel = peer.map(|peer| running.network.control(voter, peer));
                 async move {
                     let channel = channel?;
-                    if !channel.is_open() {
-                        // Connecting may take long, and whoever is connected is enough most of the time.
+                    if channel.waiting().is_none_or(|waiting| waiting > UNANSWERED_MAX) {
+                        // Connecting may take long, and the others are enough most of the time. Rounds end with the
+                        // fastest majority, and a voter that stands still would gather the questions of all of them.
                         rt::sleep::<E>(RETRY_PAUSE).await;
                     }
                     let answer = channel.call(Request::ConfirmLeader(leadership), limit).await;
@@ -75,7 +80,10 @@ impl<E: Env> Node<E> {
         let id = self.id();
         let claim = running.raft.with_raft_state(move |state| {
             let leadership = *state.vote_ref();
-            if !leadership.committed || leadership.leader_id.voted_for != id {
+            // The ballot alone does not say so: a leader that completed its own removal keeps it when it is started
+            // again, leads no more, and knows less of what it committed than it did.
+            let leads = state.server_state == ServerState::Leader;
+            if !leads || !leadership.committed || leadership.leader_id.voted_for != id {
                 return None;
             }
             // Until it has committed an entry of its own, a leader does not know how far its predecessors had. Not

@@ -107,7 +107,8 @@ impl<E: Env> Node<E> {
             },
         )));
         running.raft.run();
-        drop(rt::spawn::<E, _>(candidacy.keep()));
+        let node = self.clone();
+        drop(rt::spawn::<E, _>(candidacy.keep(async move { node.stopped().await })));
 
         let ended =
             E::Runtime::select3(self.stopped(), self.fatal(running), self.work(running)).await;

@@ -19,8 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use futures_util::poll;
-use openraft::EntryPayload;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{AsyncRuntime, EntryPayload};
+use openraft_rt::Select2;
 use uuid::Uuid;
 
 use super::types::{LogEntry, NodeId, Peer, Raft};
@@ -71,13 +72,16 @@ impl<E: Env> Candidacy<E> {
         Self { raft, node, directory, held: Arc::default() }
     }
 
-    /// Turns elections on and off for as long as Raft runs.
-    pub async fn keep(self) {
+    /// Turns elections on and off until `stopped` or Raft has ended. Nothing that Raft was asked is dropped half-way
+    /// (see `join_raft` in [`crate::node`]).
+    pub async fn keep(self, stopped: impl Future<Output = ()> + Send) {
         let mut roles = self.raft.server_metrics();
+        let mut stopped = Box::pin(stopped);
         loop {
             self.review().await;
-            if roles.changed().await.is_err() {
-                return;
+            match E::Runtime::select2(stopped.as_mut(), Box::pin(roles.changed())).await {
+                Select2::Second(Ok(())) => {}
+                Select2::First(()) | Select2::Second(Err(_)) => return,
             }
         }
     }

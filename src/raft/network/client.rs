@@ -248,10 +248,12 @@ impl<E: Env> Channel<E> {
         Ok(answered)
     }
 
-    /// Whether there is a connection, as far as is known.
+    /// How many calls wait for their answer; `None` when there is no connection.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.live().is_some()
+    pub fn waiting(&self) -> Option<usize> {
+        let link = lock(&self.slot).clone()?;
+        let calls = lock(&link.calls);
+        calls.waiting.as_ref().map(BTreeMap::len)
     }
 
     fn live(&self) -> Option<Link<E>> {

@@ -76,8 +76,6 @@ pub enum Request<E: Env> {
     },
     /// How far a read that starts now must have applied (Raft §6.4).
     ReadIndex,
-    /// Whether the asked voter has gone on to no other ballot than the one that made this leadership (Raft §6.4).
-    ConfirmLeader(Ballot),
     /// Which cluster this is. The only question that a caller without a cluster may ask, besides `Join`.
     Identify,
     /// Make me a voter, or note my new addresses.
@@ -110,6 +108,8 @@ pub enum Request<E: Env> {
         /// The leader to be.
         to: NodeId,
     },
+    /// Whether the asked voter has gone on to no other ballot than the one that made this leadership (Raft §6.4).
+    ConfirmLeader(Ballot),
 }
 
 /// An answer.
@@ -130,8 +130,6 @@ pub enum Response<E: Env> {
     Applied(Arc<Applied>),
     /// To `ReadIndex`.
     ReadIndex(ReadIndex),
-    /// To `ConfirmLeader`: whether it leads as far as this voter is concerned.
-    LeaderConfirmed(bool),
     /// To `Identify`.
     Cluster(Uuid),
     /// To `Join`: the node is a voter.
@@ -151,6 +149,8 @@ pub enum Response<E: Env> {
     /// The asked node is not whom the caller took it for (see [`Hello`]), and nothing was done: the text says who
     /// it is.
     Misdirected(String),
+    /// To `ConfirmLeader`: whether it leads as far as this voter is concerned.
+    LeaderConfirmed(bool),
 }
 
 /// Where a linearizable read may start.
