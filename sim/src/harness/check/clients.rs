@@ -6,11 +6,14 @@
 //!   one operation to the search, from its first sending to its first answer.
 //! - No two registrations got one producer id.
 //! - What pollers are shown: [`mgmt`].
+//! - The last complete poll is one more read of everything: what is there must have been asked for, and what was said to
+//!   be made, or not, is as it was said.
 //! - Bad requests are refused as such.
 
 use std::collections::BTreeMap;
 
 use hyper::{Method, StatusCode};
+use serde_json::Value;
 
 use super::linear::{self, Model, Outcome, Timed};
 use super::mgmt;
@@ -94,6 +97,14 @@ pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
         what: format!("management contract: {what}"),
         exchanges: vec![number],
     })?;
+    if let Some((number, image)) = last_image(exchanges) {
+        let exchange = &exchanges[number];
+        let during = (exchange.begun, exchange.ended);
+        histories.add_image(number, during, image).map_err(|what| Contradiction {
+            what: format!("effects: {what}"),
+            exchanges: vec![number],
+        })?;
+    }
     let mut judged = Judged { unknown_effects: histories.unknown_effects(), ..Judged::default() };
     for (id, history) in &histories.brokers {
         search::<Broker>(&format!("broker {id}"), history, &mut judged)?;
@@ -105,6 +116,23 @@ pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
         search::<Partition>(&format!("partition {number} of topic {topic}"), history, &mut judged)?;
     }
     Ok(judged)
+}
+
+/// The last time that somebody was shown all there is, and what that was. Brokers are shown more than clients.
+fn last_image(exchanges: &[Exchange]) -> Option<(usize, &Value)> {
+    let image = |exchange: &'_ Exchange| match &exchange.answer {
+        Some(Ok(answer))
+            if exchange.path().starts_with("/broker_mgmt/") && !exchange.is_stale() =>
+        {
+            answer.body["snapshot"].as_str() == Some("complete")
+        }
+        _ => false,
+    };
+    let number = exchanges.iter().rposition(image)?;
+    match &exchanges[number].answer {
+        Some(Ok(answer)) => Some((number, &answer.body["records"])),
+        _ => None,
+    }
 }
 
 fn search<M: Model>(
@@ -207,7 +235,7 @@ fn check_producers(exchanges: &[Exchange]) -> Result<(), Contradiction> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::harness::client::{NoAnswer, Request};
@@ -260,6 +288,35 @@ mod tests {
 
     fn topic(uuid: &str) -> (u16, Value) {
         (201, json!({ "name": "TopicRecord", "fields": { "topicUUID": uuid, "name": "t" } }))
+    }
+
+    /// A complete poll that shows these topics.
+    fn image(topics: &[&str]) -> (u16, Value) {
+        let records = topics.iter().map(|name| {
+            json!({ "name": "TopicRecord", "timestamp": 1.0,
+                "fields": { "topicUUID": name, "name": name } })
+        });
+        let records = json!({ "TopicRecord": records.collect::<Vec<_>>() });
+        (200, json!({ "snapshot": "complete", "offset": 1_000.0, "records": records }))
+    }
+
+    #[test]
+    fn what_is_there_in_the_end_must_have_been_made_and_what_was_made_must_be_there() {
+        let everything = Request::get("/broker_mgmt/0");
+        let created = |name: &str| {
+            let (status, mut body) = topic(name);
+            body["fields"]["name"] = json!(name);
+            body["timestamp"] = json!(1.0);
+            (status, body)
+        };
+        let history = || History::new().at(0, 1, create("a"), Ok(created("a")));
+        history().at(2, 3, everything.clone(), Ok(image(&["a"]))).sound();
+        let gone = history().at(2, 3, everything.clone(), Ok(image(&[])));
+        assert!(!gone.broken().is_empty());
+        // It was said that nothing came of it, or nobody asked for it at all.
+        let refused = Ok((503, json!({ "code": "no_leader" })));
+        let denied = history().at(0, 1, create("b"), refused);
+        assert!(denied.at(2, 3, everything, Ok(image(&["a", "b"]))).broken().contains("topic b"));
     }
 
     fn refused(status: u16, code: &str) -> (u16, Value) {

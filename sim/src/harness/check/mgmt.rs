@@ -155,19 +155,13 @@ impl Versions {
     pub fn judge(&self, poll: &Poll<'_>) -> Result<(), String> {
         let Poll { offset, previous, kind, .. } = *poll;
         let age = Duration::from_micros(offset.saturating_sub(previous));
-        let expected = if age <= CURRENT_AGE_MAX { "current" } else { "complete" };
-        match kind {
-            "diff" if age > CURRENT_AGE_MAX => {
-                return Err(format!("a diff for an offset of age {age:?}"));
-            }
-            "diff" => {}
-            _ if poll.asks_diff && kind == "current" => {
-                return Err("a current snapshot for a diff".to_owned());
-            }
-            _ if !poll.asks_diff && kind != expected => {
-                return Err(format!("a {kind} snapshot for an offset of age {age:?}"));
-            }
-            _ => {}
+        let expected = match (age <= CURRENT_AGE_MAX, poll.asks_diff) {
+            (false, _) => "complete",
+            (true, true) => "diff",
+            (true, false) => "current",
+        };
+        if kind != expected {
+            return Err(format!("{kind} for an offset of age {age:?}, which asks for {expected}"));
         }
         let since = if kind == "diff" { previous } else { 0 };
         let part = if kind == "diff" { "upserted" } else { "records" };
@@ -185,12 +179,25 @@ impl Versions {
             if stamp > offset || (kind == "diff" && stamp <= since) {
                 return Err(format!("{key:?} of {stamp} in a {kind} from {since} to {offset}"));
             }
-            shown.insert(key, stamp);
+            if shown.insert(key.clone(), stamp).is_some() {
+                return Err(format!("{key:?} is shown twice"));
+            }
         }
         let mut deleted: BTreeSet<Key> = BTreeSet::new();
         for broker in records(&poll.body["deleted"]) {
             let uuid = broker["internalUUID"].as_str().unwrap_or_default();
             deleted.insert((Kind::Broker, uuid.to_owned()));
+        }
+        // A broker that nobody was told had closed is told of here, if it is one.
+        let strange = deleted.iter().find(|key| {
+            let last = self.last(key, offset);
+            let closed = last.is_some_and(|(stamp, version)| {
+                version.closed && stamp > since || self.is_superseded(key, stamp, offset)
+            });
+            kind != "diff" || !closed
+        });
+        if let Some(key) = strange {
+            return Err(format!("{key:?} is deleted in a {kind} from {since} to {offset}"));
         }
         let from = since + u64::from(kind == "diff");
         let changed = (from <= offset).then(|| self.stamps.range(from..=offset));
@@ -278,6 +285,13 @@ impl<'a> Poll<'a> {
     }
 }
 
+/// Whether `exchange` is a poll whose answer is none.
+fn is_refused_poll(exchange: &Exchange) -> bool {
+    let path = exchange.path();
+    let is_poll = path.starts_with("/broker_mgmt/") || path.starts_with("/client_mgmt/");
+    is_poll && !exchange.request.is_bad && matches!(exchange.effect(), Effect::Decided(_))
+}
+
 /// Something with a stamp that happened in real time.
 #[derive(Clone, Copy, Debug)]
 struct Stamped {
@@ -341,8 +355,12 @@ pub fn check(exchanges: &[Exchange], begun: &dyn Fn(usize) -> Option<u64>) -> Re
     }
     check_real_time(stamped)?;
     for (number, exchange) in exchanges.iter().enumerate() {
-        if let Some(poll) = Poll::of(exchange) {
-            versions.judge(&poll).map_err(|what| (number, what))?;
+        match Poll::of(exchange) {
+            Some(poll) => versions.judge(&poll).map_err(|what| (number, what))?,
+            None if is_refused_poll(exchange) => {
+                return Err((number, "a poll that asks for nothing strange is refused".to_owned()));
+            }
+            None => {}
         }
     }
     Ok(())
@@ -458,6 +476,27 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_that_is_refused_or_shows_something_twice_is_caught() {
+        let mut refused = poll(0, 0.0, "current", 1.0, &[]);
+        if let Some(Ok(answer)) = &mut refused.answer {
+            answer.status = StatusCode::NOT_FOUND;
+            answer.body = Value::Null;
+        }
+        assert!(judge(&[refused]).unwrap_err().contains("refused"));
+        let twice = [created(0, "a", 1.0), poll(2, 0.0, "current", 2.0, &[("a", 1.0), ("a", 1.0)])];
+        assert!(judge(&twice).unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_than_was_asked_for_is_caught() {
+        let mut complete = poll(0, 0.0, "diff", 1.0, &[]);
+        if let Some(Ok(answer)) = &mut complete.answer {
+            answer.body = json!({ "snapshot": "complete", "offset": 1.0, "records": {} });
+        }
+        assert!(judge(&[complete]).unwrap_err().contains("asks for diff"));
+    }
+
+    #[test]
     fn a_record_that_changes_without_a_stamp_is_caught() {
         let mut other = created(4, "a", 1.0);
         if let Some(Ok(answer)) = &mut other.answer {
@@ -490,6 +529,8 @@ mod tests {
         let told =
             diff(json!({ "RegisterBrokerRecord": [{ "brokerId": 1, "internalUUID": "u" }] }));
         assert_eq!(judge(&[registered.clone(), closed.clone(), told]), Ok(()));
+        let gone = json!({ "RegisterBrokerRecord": [{ "brokerId": 1, "internalUUID": "u" }] });
+        assert!(judge(&[registered.clone(), diff(gone)]).unwrap_err().contains("is deleted"));
         let untold = judge(&[registered.clone(), closed.clone(), diff(json!({}))]);
         assert!(untold.unwrap_err().contains("not deleted"));
         let records = json!({ "RegisterBrokerRecord": [broker("RegisterBrokerRecord", "internalUUID", 1.0, "ALIVE")] });

@@ -141,6 +141,9 @@ impl Watch {
                 meta.last_log_id.map_or(Ok(()), |last| {
                     seen.raft
                         .installed(node, last)
+                        .and_then(|()| {
+                            seen.raft.installed_members(node, last, &meta.last_membership)
+                        })
                         .and_then(|()| seen.state.compare(node, last.index, state))
                 })
             }

@@ -180,9 +180,10 @@ impl Model for Topic {
 /// A partition's number in a topic: it is free, or taken for ever.
 pub struct Partition;
 
-/// An attempt to create a partition.
+/// An attempt to create a partition, or a look for it.
 #[derive(Clone, Debug)]
 pub struct PartitionOperation {
+    creates: bool,
     came: Came,
 }
 
@@ -192,6 +193,9 @@ impl Model for Partition {
     type Operation = PartitionOperation;
 
     fn step(state: &bool, operation: &PartitionOperation) -> Option<bool> {
+        if !operation.creates {
+            return (matches!(operation.came, Came::Record(_)) == *state).then_some(*state);
+        }
         match (&operation.came, state) {
             (Came::Record(_), false) | (Came::Open, _) => Some(true),
             (Came::Refused(code), true) if code == "duplicate_partition" => Some(true),
@@ -233,6 +237,73 @@ impl Histories {
         };
         let unknown = |history: &&Vec<_>| history.iter().any(told) && !history.iter().any(created);
         self.topics.values().filter(unknown).count()
+    }
+
+    /// Takes the image that a complete poll was shown for one more read of every object.
+    ///
+    /// # Errors
+    ///
+    /// What is there although nobody can have made it.
+    pub fn add_image(
+        &mut self,
+        id: usize,
+        (begun, ended): (u64, Option<u64>),
+        records: &Value,
+    ) -> Result<(), String> {
+        let of = |name: &str| records[name].as_array().into_iter().flatten();
+        let mut topics: BTreeMap<String, &Value> = BTreeMap::new();
+        for record in of("TopicRecord") {
+            topics.insert(text(&record["fields"]["name"]).unwrap_or_default(), record);
+        }
+        let mut brokers: BTreeMap<u64, &Value> = BTreeMap::new();
+        for record in of("RegisterBrokerRecord") {
+            let broker = record["fields"]["brokerId"].as_u64().unwrap_or_default();
+            let latest = brokers.entry(broker).or_insert(record);
+            if latest["fields"]["epoch"].as_u64() < record["fields"]["epoch"].as_u64() {
+                *latest = record;
+            }
+        }
+        let mut partitions: BTreeMap<(String, u64), &Value> = BTreeMap::new();
+        for record in of("PartitionRecord") {
+            let fields = &record["fields"];
+            let topic = text(&fields["topicUUID"]).unwrap_or_default();
+            partitions.insert((topic, fields["partitionId"].as_u64().unwrap_or_default()), record);
+        }
+        let unmade = topics.keys().find(|name| !self.topics.contains_key(*name)).cloned();
+        let unmade = unmade.map(|name| format!("topic {name}"));
+        let unmade = unmade.or_else(|| {
+            let unmade = brokers.keys().find(|broker| !self.brokers.contains_key(broker));
+            unmade.map(|broker| format!("broker {broker}"))
+        });
+        let unmade = unmade.or_else(|| {
+            let unmade = partitions.keys().find(|key| !self.partitions.contains_key(*key));
+            unmade.map(|(topic, number)| format!("partition {number} of topic {topic}"))
+        });
+        if let Some(unmade) = unmade {
+            return Err(format!("{unmade} is there, and nobody can have made it"));
+        }
+        let came = |record: Option<&&Value>, unknown: &str| {
+            record.map_or_else(
+                || Came::Refused(unknown.to_owned()),
+                |record| Came::Record((*record).clone()),
+            )
+        };
+        for (name, history) in &mut self.topics {
+            let came = came(topics.get(name), "unknown_topic");
+            let operation = TopicOperation { creates: false, came };
+            history.push(Timed { id, operation, begun, ended });
+        }
+        for (broker, history) in &mut self.brokers {
+            let came = came(brokers.get(broker), "unknown_broker");
+            let operation = BrokerOperation { what: BrokerAction::Read, came };
+            history.push(Timed { id, operation, begun, ended });
+        }
+        for (key, history) in &mut self.partitions {
+            let came = came(partitions.get(key), "unknown_partition");
+            let operation = PartitionOperation { creates: false, came };
+            history.push(Timed { id, operation, begun, ended });
+        }
+        Ok(())
     }
 
     /// Sorts `attempts` by object. Each is a logical operation: its first request, what came of it, and when.
@@ -301,7 +372,7 @@ impl Histories {
             ("create_partition", _) => {
                 let key = text(&body["topicUUID"]).zip(body["partitionId"].as_u64());
                 let Some(key) = key else { return };
-                let operation = PartitionOperation { came };
+                let operation = PartitionOperation { creates: true, came };
                 self.partitions.entry(key).or_default().push(Timed { id, operation, begun, ended });
             }
             _ => {}

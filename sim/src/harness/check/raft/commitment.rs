@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use yakt::raft::{EntryId, NodeId, Term};
+use yakt::raft::{EntryId, Membership, NodeId, Term};
 
-use super::{Checked, Committed, RaftCheck, Voters, ensure};
+use super::{Checked, Committed, RaftCheck, Voters, ensure, voter_sets};
 
 impl RaftCheck {
     /// Who may vote: by the last membership that is committed, and by those behind it that some node has in its log.
@@ -141,6 +141,22 @@ impl RaftCheck {
             }),
             None => Err(format!("order: node {node} applies {id}, which nobody has committed")),
         }
+    }
+
+    /// The snapshot that `node` installed says who the members are: by the last membership that it covers.
+    ///
+    /// # Errors
+    ///
+    /// The promise that is broken.
+    pub fn installed_members(&self, node: NodeId, last: EntryId, members: &Membership) -> Checked {
+        let told = (members.log_id(), voter_sets(members.membership()));
+        let known = self.voters_up_to(last.index, None);
+        let known = known.map(|voters| (Some(voters.entry), voters.sets.clone()));
+        ensure(known.as_ref() == Some(&(told.0.to_owned(), told.1.clone())), || {
+            format!(
+                "snapshot: node {node} installs one of {last} with the membership {told:?}, and the last before was {known:?}"
+            )
+        })
     }
 
     /// `node` replaced its metadata by a snapshot that ends at `last`.

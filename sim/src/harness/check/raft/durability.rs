@@ -44,7 +44,7 @@ impl RaftCheck {
             // and what was appended after it among them. Only then may an entry have given way.
             let there = disk.holds(*id)
                 || disk.entries.get(index).is_some_and(|other| other.leader_id > id.leader_id)
-                || self.given_way(*id, &disk, known.owed);
+                || self.given_way(node, *id, &disk, known.owed);
             ensure(there, || {
                 format!(
                     "durability: node {node} had stored {id} and finds {:?} there",
@@ -66,6 +66,10 @@ impl RaftCheck {
         for entry in &found.entries {
             self.note_entry(node, entry, None)?;
         }
+        // A ballot may have reached the disk without anybody having heard of it.
+        if let Some(ballot) = found.vote.filter(|vote| !vote.committed) {
+            self.voted(node, ballot)?;
+        }
         let applied = None;
         let committed = found.committed.map(|id| id.index);
         self.nodes.insert(
@@ -85,11 +89,12 @@ impl RaftCheck {
 
     /// Whether `id` may be missing from `disk` because it was truncated: it was never committed or was `owed`, and a
     /// truncation that was under way when the node died may have reached the disk.
-    fn given_way(&self, id: EntryId, disk: &Log, owed: Option<(u64, u64)>) -> bool {
+    fn given_way(&self, node: NodeId, id: EntryId, disk: &Log, owed: Option<(u64, u64)>) -> bool {
         let committed =
             self.committed.get(&id.index).is_some_and(|committed| committed.entry == id);
         let owed = owed.is_some_and(|(from, to)| (from..=to).contains(&id.index));
-        (!committed || owed) && disk.last_index() < Some(id.index)
+        let was_truncated = self.nodes.get(&node).is_none_or(|known| !known.memory.holds(id));
+        (!committed && was_truncated || owed) && disk.last_index() < Some(id.index)
     }
 
     /// `changes` of `node` are on stable storage.
@@ -99,6 +104,7 @@ impl RaftCheck {
     /// The promise that is broken.
     pub fn stored(&mut self, node: NodeId, changes: &[Stored]) -> Checked {
         let known = self.nodes.entry(node).or_default();
+        let mut ballots = Vec::new();
         for change in changes {
             match change {
                 Stored::Entries(ids) => {
@@ -122,6 +128,7 @@ impl RaftCheck {
                         )
                     })?;
                     known.vote = Some(*vote);
+                    ballots.push(*vote);
                 }
                 Stored::TruncatedFrom(index) => drop(known.disk.entries.split_off(index)),
                 Stored::Purged(upto) => known.disk.purge(*upto),
@@ -136,7 +143,7 @@ impl RaftCheck {
                 }
             }
         }
-        Ok(())
+        ballots.into_iter().try_for_each(|ballot| self.voted(node, ballot))
     }
 
     /// `node` answered a request for its vote.

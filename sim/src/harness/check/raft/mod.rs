@@ -3,7 +3,8 @@
 //! The checker keeps a model of each node's log, in memory and on disk, from the steps that the node's
 //! observer shows; nothing is asked of the node. The promises:
 //!
-//! - **Election safety**: no two nodes lead in one term.
+//! - **Election safety**: no two nodes lead in one term, and whoever leads has the ballots of a majority of the voters, by
+//!   the last membership in its log, on their disks.
 //! - **Log matching**: an entry is determined by its term and index, and so is the one before it.
 //! - **Leader completeness**: a leader's log has everything that was committed in the terms before.
 //! - **Commitment**: when an entry is first said to be committed, a majority of the voters hold it on
@@ -14,20 +15,22 @@
 //!   and the log never across lives.
 //! - **Durability**: a restart finds all that was reported stable, and no entries that were reported gone.
 //!   A granted vote is on disk before it is answered.
+//! - **Snapshots** name the last members that were committed by their last entry.
 //! - **Order**: purged ≤ snapshot ≤ applied ≤ committed ≤ last, at every step.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::EntryPayload;
 use yakt::codec;
-use yakt::raft::{Ballot, EntryId, LogEntry, NodeId, Term};
+use yakt::raft::{Ballot, EntryId, LogEntry, NodeId, Peer, Term};
 
 use self::log::Log;
 use crate::trace::fnv1a;
 
 mod commitment;
 mod durability;
+mod election;
 mod log;
 #[cfg(test)]
 mod tests;
@@ -71,6 +74,8 @@ pub struct RaftCheck {
     committed: BTreeMap<u64, Committed>,
     /// Every membership that was in a log, by index and term: what never was committed too.
     voters: BTreeMap<(u64, Term), Voters>,
+    /// Who has cast a ballot for whom, by term and candidate.
+    ballots: BTreeMap<(Term, NodeId), BTreeSet<NodeId>>,
     /// What was on disks that were lost and have no successor yet. An entry is committed once a majority has stored
     /// it, whatever becomes of their disks afterwards; the leader may hear of it later than of the loss.
     lost: BTreeMap<NodeId, Log>,
@@ -81,6 +86,11 @@ type Checked = Result<(), String>;
 /// A vote's place in the order of votes: a later term, then an elected leader over a candidate.
 fn rank(vote: Option<Ballot>) -> (Term, bool) {
     vote.map_or((0, false), |vote| (vote.leader_id.term, vote.committed))
+}
+
+/// The sets of voters of a membership, each in order.
+fn voter_sets(membership: &openraft::Membership<NodeId, Peer>) -> Vec<Vec<NodeId>> {
+    membership.get_joint_config().iter().map(|set| set.iter().copied().collect()).collect()
 }
 
 fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
@@ -179,8 +189,7 @@ impl RaftCheck {
         }
         *previous = previous.or(before);
         if let EntryPayload::Membership(membership) = &entry.payload {
-            let sets = membership.get_joint_config().iter();
-            let sets = sets.map(|set| set.iter().copied().collect()).collect();
+            let sets = voter_sets(membership);
             self.voters.insert((id.index, id.leader_id.term), Voters { entry: id, sets });
         }
         Ok(())

@@ -26,7 +26,7 @@ fn members(index: u64, voters: &[u64]) -> LogEntry {
 }
 
 fn members_of((term, index): (u64, u64), voters: &[u64]) -> LogEntry {
-    let peer = |name: &str| yakt::raft::Peer {
+    let peer = |name: &str| Peer {
         raft: name.to_owned(),
         http: name.to_owned(),
         directory: yakt::metadata::Uuid::nil(),
@@ -47,6 +47,39 @@ fn cluster(stored: &[u64]) -> RaftCheck {
         check.stored(*node, &[Stored::Entries(vec![id(1, 0), id(1, 1)])]).unwrap();
     }
     check
+}
+
+#[test]
+fn a_leader_by_the_votes_of_too_few_is_caught() {
+    let mut check = cluster(&[1, 2, 3]);
+    let leads = Stored::Vote(Ballot::new_committed(4, 1));
+    check.stored(1, &[Stored::Vote(ballot(4, 1))]).unwrap();
+    let alone = check.clone().stored(1, std::slice::from_ref(&leads));
+    assert!(alone.unwrap_err().starts_with("election safety"));
+    // A learner's vote counts for nothing, a ballot for another neither.
+    check.stored(7, &[Stored::Vote(ballot(4, 1))]).unwrap();
+    check.stored(2, &[Stored::Vote(ballot(4, 2))]).unwrap();
+    let still_alone = check.clone().stored(1, std::slice::from_ref(&leads));
+    assert!(still_alone.unwrap_err().starts_with("election safety"));
+    check.stored(3, &[Stored::Vote(ballot(4, 1))]).unwrap();
+    assert_eq!(check.stored(1, &[leads]), Ok(()));
+}
+
+#[test]
+fn a_snapshot_with_other_members_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    check.committed_at(1, id(1, 1)).unwrap();
+    let members = |index: u64, voters: &[u64]| {
+        let EntryPayload::Membership(membership) = members(index, voters).payload else {
+            unreachable!("it is one");
+        };
+        yakt::raft::Membership::new(Some(id(1, index)), membership)
+    };
+    let installed = |given: yakt::raft::Membership| check.installed_members(3, id(1, 1), &given);
+    assert_eq!(installed(members(0, &[1, 2, 3])), Ok(()));
+    assert!(installed(members(0, &[1, 2])).unwrap_err().starts_with("snapshot"));
+    assert!(installed(members(1, &[1, 2, 3])).unwrap_err().starts_with("snapshot"));
+    assert!(installed(yakt::raft::Membership::default()).unwrap_err().starts_with("snapshot"));
 }
 
 #[test]
