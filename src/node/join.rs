@@ -30,6 +30,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use uuid::Uuid;
 
+use super::members::answered_since;
 use super::propose::leader;
 use super::{Node, RETRY_PAUSE, Running};
 use crate::env::{Env, rt};
@@ -120,7 +121,10 @@ impl<E: Env> Node<E> {
                     Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };
                 match channel.call(request, JOIN_LIMIT).await {
                     Ok(Response::Joined) => return Ok(()),
-                    Ok(Response::Refused(reason) | Response::Misdirected(reason)) => {
+                    Ok(Response::Refused(reason)) => return Err(Refused(reason)),
+                    // Somebody else is at the address of a member. A node that knows members by its log goes on to the
+                    // next, and will find them when they are there.
+                    Ok(Response::Misdirected(reason)) if !knows_members(running) => {
                         return Err(Refused(reason));
                     }
                     Ok(answer) => tracing::debug!(?answer, "not joined yet"),
@@ -218,9 +222,13 @@ impl<E: Env> Node<E> {
                     drop(running.raft.change_membership(moved, RETAIN).await?);
                     drop(running.network.control(node, &peer));
                 }
-                Some(_) => {}
+                // That it moved may be in the log since a request that was given up.
+                Some(_) => drop(running.network.control(node, &peer)),
             }
             if !voter {
+                // It held enough when it was heard last. A voter that is gone by now could keep the others from
+                // committing anything, its own removal included.
+                answered_since(running, node, rt::now::<E>()).await;
                 caught_up(running, node).await;
                 let promoted = ChangeMembers::AddVoterIds([node].into());
                 drop(running.raft.change_membership(promoted, RETAIN).await?);
@@ -232,6 +240,11 @@ impl<E: Env> Node<E> {
             Err(error) => Response::Unavailable(error.to_string()),
         }
     }
+}
+
+/// Whether this node has ever applied who the members are.
+fn knows_members<E: Env>(running: &Running<E>) -> bool {
+    running.images.borrow().membership.membership().voter_ids().next().is_some()
 }
 
 /// Whether `node` is a voter and no change of membership is half-way.

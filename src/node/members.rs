@@ -354,7 +354,11 @@ fn answered<E: Env>(running: &Running<E>, node: NodeId) -> Option<rt::Instant<E>
 }
 
 /// Waits until `node` has answered a request that this leader sent after `began`.
-async fn answered_since<E: Env>(running: &Running<E>, node: NodeId, began: rt::Instant<E>) {
+pub(super) async fn answered_since<E: Env>(
+    running: &Running<E>,
+    node: NodeId,
+    began: rt::Instant<E>,
+) {
     let mut metrics = running.raft.metrics();
     while answered(running, node) <= Some(began) {
         if metrics.changed().await.is_err() {
