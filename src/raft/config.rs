@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
-/// How often a leader speaks to an otherwise idle follower.
+/// How often a leader speaks to an otherwise idle follower, and how long it waits for the answer: openraft has one number
+/// for both. A leader that no majority answers in time takes no writes, so round trips have to be shorter.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(40);
 
 /// The shortest and the longest randomized election timeout (Raft §5.2).
