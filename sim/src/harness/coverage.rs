@@ -58,6 +58,8 @@ sites! {
     LeaseExpiredInPause = "a leader slept through its lease and another took over", within 60;
     /// Reached: a leader's followers answer late, and hear it no more. Fires: another leads, and the former is read from.
     ReadAtDeposed = "a deposed leader was read from while late answers came in", within 60;
+    /// Reached: a removal stops with its leader, and the removed node leads. Fires: it completes its own removal.
+    LameDuck = "a leader completed its own removal and was killed", within 500;
     /// Fires: a follower removes uncommitted entries.
     Truncation = "a follower truncated its log", within 300;
     /// Reached: a snapshot is installed. Fires: a leader's, not the node's own.

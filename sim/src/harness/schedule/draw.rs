@@ -434,9 +434,14 @@ fn draw_network(rng: &mut SeededRng, target: Target) -> Fault {
 
 /// What an operator does.
 fn draw_operation(rng: &mut SeededRng, target: Target) -> Fault {
-    match rng.random_range(0..9) {
+    match rng.random_range(0..10) {
         0 | 1 => Fault::Transfer { to: rng.random_range(1..=NODES) },
         2 => Fault::Snapshot { target },
+        5 => Fault::LameDuck {
+            target: Target::Follower(rng.random_range(1..NODES)),
+            gap: spread(rng, 2, 20),
+            after: spread(rng, 1, 200),
+        },
         3 | 4 => Fault::Outrun {
             target,
             away: spread(rng, 200, 5_000),
@@ -488,7 +493,7 @@ mod tests {
             .filter_map(|planned| serde_json::to_value(&planned.fault).ok())
             .filter_map(|fault| fault.as_object().and_then(|fault| fault.keys().next().cloned()))
             .collect();
-        assert_eq!(kinds.len(), 26, "{kinds:?}");
+        assert_eq!(kinds.len(), 27, "{kinds:?}");
         assert!(schedules.iter().any(|schedule| schedule.faults.len() < 3));
     }
 

@@ -173,6 +173,9 @@ pub enum Fault {
     /// What the leader's followers answer comes late, and they are asked on and on; then they hear no more of it,
     /// another is elected and writes, and the former one is read from while the answers still come in.
     Belated { latency: u64, writes: u64, gap: u64 },
+    /// A node's removal stops half-way with its leader; the node is elected, completes it, is killed soon after, while it
+    /// is written to, and read from when it is back.
+    LameDuck { target: Target, gap: u64, after: u64 },
     /// A node is the whole cluster for a while and takes a snapshot; once the cluster has grown again, its disk is lost,
     /// and it is replaced under its id.
     Namesake { target: Target, grown: u64, down: u64 },

@@ -74,7 +74,8 @@ impl Operator {
         asked.await.unwrap_or(false)
     }
 
-    fn removal(id: NodeId) -> Request {
+    /// What removes node `id`.
+    pub(super) fn removal(id: NodeId) -> Request {
         Request { method: Method::DELETE, ..Request::get(format!("/cluster/nodes/{id}")) }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Every one of them was added because a planted bug survived without it (see `sim/bugs`).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,6 +14,7 @@ use yakt::node::Node;
 use yakt::raft::NodeId;
 
 use super::cut::links;
+use super::operator::Operator;
 use super::play::Stage;
 use super::strike::REMOVAL_LIMIT;
 use super::{Cut, Target};
@@ -32,6 +34,17 @@ const CATCH_UP_MILLIS: u64 = 2_000;
 
 /// How far answers that are late by the same time may be apart.
 const LATE_SPREAD: Duration = Duration::from_millis(1);
+
+/// How often, and after which pause, a client looks at a node that does not answer.
+const LOOKS_MAX: usize = 20;
+/// See [`LOOKS_MAX`].
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Writes to a lame duck at most.
+const DUCK_WRITES_MAX: usize = 200;
+
+/// How long a membership is waited for.
+const SEES_LIMIT_MILLIS: u64 = 3_000;
 
 /// Heartbeats that a successor is waited for: some twenty elections.
 const PATIENCE_HEARTBEATS: u32 = 200;
@@ -155,6 +168,79 @@ impl Stage {
         self.end_slow_disk(id);
     }
 
+    /// Has node `id` removed, and kills the leader when the node knows of that and the rest does not follow from it yet.
+    /// Only the node can talk to all others, so it is elected. It completes its own removal, leads on for a moment, as it
+    /// may, and is killed then. Since the others cannot talk to each other, nobody follows it; when it is back it holds the
+    /// ballot that made it the leader, and must not take itself for one.
+    pub(super) async fn lame_duck(&self, id: NodeId, gap: u64, after: u64) {
+        let leader = self.resolve(Target::Leader);
+        if leader == id {
+            return;
+        }
+        self.cluster.expect_removal(id);
+        let number = self.next_crowd();
+        // Once, and of this leader: asked again, the node would hand over instead of completing it.
+        let removing = self.world().start(&format!("crowd{number}"), move |env| async move {
+            drop(Client::new(env).send(&http(leader), &Operator::removal(id)).await);
+        });
+        if self.sees(id, |configs| configs.len() > 1).await {
+            self.note("network", Some(id), || "is the only one whom all others hear".to_owned());
+            let others: Vec<_> =
+                (1..=self.cluster.size()).filter(|other| ![id, leader].contains(other)).collect();
+            let pairs = || {
+                let pairs = others.iter().flat_map(|a| others.iter().map(move |b| (*a, *b)));
+                pairs.filter(|(a, b)| a != b)
+            };
+            for (a, b) in pairs() {
+                self.world().net().block(&host(a), &host(b));
+            }
+            self.cluster.hold(leader);
+            self.cluster.kill(leader);
+            self.succeeded(leader).await;
+            let stage = self.clone();
+            let writing = madsim::task::spawn(async move {
+                let mut clients = Vec::new();
+                while clients.len() < DUCK_WRITES_MAX && stage.resolve(Target::Leader) == id {
+                    clients.push(stage.write_and_look((id, id)));
+                    stage.last(gap).await;
+                }
+                clients
+            });
+            let is_out =
+                |configs: &[BTreeSet<NodeId>]| configs.iter().all(|set| !set.contains(&id));
+            let completed = self.sees(id, is_out).await;
+            self.last(after).await;
+            self.kill(id, 0).await;
+            self.cluster.watch().coverage().reach(Site::LameDuck, completed);
+            for client in writing.await.unwrap_or_default() {
+                drop(client.await);
+            }
+            for (a, b) in pairs() {
+                self.world().net().unblock(&host(a), &host(b));
+            }
+            self.cluster.release(leader);
+            self.note("heal", Some(id), || "all hear each other again".to_owned());
+        }
+        drop(removing.await);
+    }
+
+    /// Waits until the last membership in the log of node `id` is as `wanted`; not for long.
+    async fn sees(&self, id: NodeId, wanted: impl Fn(&[BTreeSet<NodeId>]) -> bool) -> bool {
+        let now_as_wanted = || {
+            let node = self.cluster.node(id)?;
+            let metrics = node.raft()?.metrics();
+            let metrics = metrics.borrow_watched();
+            Some(wanted(metrics.membership_config.membership().get_joint_config()))
+        };
+        for _ in 0..SEES_LIMIT_MILLIS {
+            if now_as_wanted() == Some(true) {
+                return true;
+            }
+            self.last(1).await;
+        }
+        false
+    }
+
     /// Lets node `id` be the only voter, and take a snapshot that says so. Once there are others again, it loses its disk,
     /// and whoever takes up its id is sent that snapshot: it must not take itself for the voter of old.
     pub(super) async fn namesake(&self, id: NodeId, grown: u64, down: u64) {
@@ -206,7 +292,7 @@ impl Stage {
         })
     }
 
-    /// A client writes at one node, and then looks at another for what it wrote.
+    /// A client writes at one node, and then looks at one for what it wrote, until it is answered.
     fn write_and_look(&self, (writes_at, looks_at): (NodeId, NodeId)) -> JoinHandle<()> {
         let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
         self.world().start(&format!("crowd{number}"), move |env| async move {
@@ -215,7 +301,13 @@ impl Stage {
             let write = Request::post("/create_topic", json!({ "name": name }));
             if client.send(&http(writes_at), &write).await.is_ok() {
                 let look = Request::get(format!("/get_topic_by_name/{name}"));
-                drop(client.send(&http(looks_at), &look).await);
+                for _ in 0..LOOKS_MAX {
+                    let answer = client.send(&http(looks_at), &look).await;
+                    if answer.is_ok_and(|answer| !answer.status.is_server_error()) {
+                        break;
+                    }
+                    rt::sleep::<SimEnv>(LOOK_PAUSE).await;
+                }
             }
         })
     }

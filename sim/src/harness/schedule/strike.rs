@@ -126,6 +126,9 @@ impl Stage {
                 self.note("clock", Some(id), || format!("the clock jumps by {millis} ms"));
                 jump(self.world(), id, millis);
             }
+            Fault::LameDuck { target, gap, after } => {
+                self.lame_duck(node(target), gap, after).await;
+            }
             Fault::Namesake { target, grown, down } => {
                 self.namesake(node(target), grown, down).await;
             }
