@@ -3,16 +3,16 @@
 //! A voter is a node *and* its data directory (KIP-853). openraft knows members by their ids alone, and a node that takes
 //! up the id of a removed one reads in its log, or in an old snapshot, of times when that id was a voter: perhaps
 //! the only one. It must not take itself for that voter. Alone it would win at once, and commit over what the
-//! cluster has; among others it would give the vote that the old directory may have given already. (Found by simulation: swarm, seed
-//! 720000434.)
+//! cluster has; among others it would give the vote that the old directory may have given already. (Found by
+//! simulation: swarm, seed 720000434.)
 //!
 //! So a node stands only while the last membership in its log has it as a voter with its own directory; or, if that has
 //! it as no voter, the last committed one does: a leader may have to finish its own removal (Raft §6).
 //! - Raft starts with elections off.
 //! - [`Candidacy::keep`] turns them on and off as memberships change, inside Raft's task, where nothing happens between
 //!   the look and the turn.
-//! - A membership that counts another directory under this id is handed to Raft with elections off ([`Candidacy::hand_over`]):
-//!   a sole voter would stand before anybody could look.
+//! - A membership that counts another directory under this id is handed to Raft with elections off
+//!   ([`Candidacy::hand_over`]): a sole voter would stand before anybody could look.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -23,13 +23,16 @@ use uuid::Uuid;
 
 use super::client::{CallError, Channel, Target};
 use super::message::{Request, Response};
-use crate::env::Env;
+use crate::env::{Env, rt};
 use crate::raft::config::{
     APPEND_DEADLINE, PIPELINE_DEPTH_MAX, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE,
 };
 use crate::raft::observe::Observer;
 use crate::raft::state_machine::NodeSnapshot;
 use crate::raft::types::{Ballot, NodeId, Peer, TypeConfig};
+
+/// How often a peer that installs a snapshot is asked something, to see whether the connection still is one.
+const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
 
 type Rpc<E> = RPCError<TypeConfig<E>>;
 
@@ -195,7 +198,25 @@ impl<E: Env> PeerClient<E> {
             } else {
                 SNAPSHOT_CHUNK_DEADLINE
             };
-            answer = self.bulk.begin(Request::SnapshotChunk(chunk.to_vec()), limit).await;
+            let chunk = self.bulk.begin(Request::SnapshotChunk(chunk.to_vec()), limit);
+            answer = self.nudging(chunk, limit).await;
+        }
+    }
+
+    /// Waits for `answer`, and puts a small question on the same connection every so often. An installation may take
+    /// long; if the peer lost power meanwhile and is back, it answers what it is sent with a reset, and what it is not
+    /// sent not at all: the leader would wait for the whole `limit`. (Found by simulation: swarm, seed 2000128.)
+    async fn nudging<T: Send>(&self, answer: impl Future<Output = T> + Send, limit: Duration) -> T {
+        let mut answer = Box::pin(answer);
+        loop {
+            let pause = Box::pin(rt::sleep::<E>(NUDGE_INTERVAL));
+            match E::Runtime::select2(answer.as_mut(), pause).await {
+                openraft_rt::Select2::First(answer) => return answer,
+                // Whether it is answered, and what, does not matter.
+                openraft_rt::Select2::Second(()) => {
+                    drop(self.bulk.begin(Request::Identify, limit));
+                }
+            }
         }
     }
 }
