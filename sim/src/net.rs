@@ -5,9 +5,10 @@
 //! - bytes of a stream arrive in order and unaltered, or not at all; at most a window of them
 //!   ([`NetConfig::window_bytes`]) is unread or under way in each direction, then writes wait;
 //! - each directed link has a latency, drawn per write, and either carries packets or makes them
-//!   **vanish**. Vanished bytes are not lost: TCP sends them again, so they arrive in order soon after
-//!   the link heals ([`NetConfig::retransmit`]), if both ends still live. New connections over a link
-//!   that is blocked in either direction hang;
+//!   **vanish**. Vanished bytes are not lost: TCP sends them again, after pauses that double
+//!   ([`NetConfig::retransmit`]), so they arrive in order some time after the link heals, if both ends still
+//!   live: soon after a short block, up to two minutes after a long one. New connections over a link that is
+//!   blocked in either direction hang;
 //! - a host that **loses power** ([`Network::crash_host`]) says nothing. Its peers learn of it only when
 //!   something they sent reaches the next incarnation, which answers with a reset; until then their
 //!   reads hang, and connecting to the host hangs;
@@ -64,19 +65,19 @@ pub struct NetConfig {
     pub latency: Range<Duration>,
     /// Latency from a host to itself.
     pub latency_loopback: Range<Duration>,
-    /// How long after healing TCP's next retransmission comes.
+    /// How long TCP waits for an acknowledgement before it sends again; then twice as long, and so on.
     pub retransmit: Range<Duration>,
     /// Bytes that may be unread or under way in one direction of a stream.
     pub window_bytes: usize,
 }
 
 impl Default for NetConfig {
-    /// A local network: 1 to 4 ms, retransmission within 200 ms (Linux's minimum), 64 KiB windows.
+    /// A local network: 1 to 4 ms, retransmission after 200 ms (Linux's minimum) or a little later, 64 KiB windows.
     fn default() -> Self {
         Self {
             latency: Duration::from_millis(1)..Duration::from_millis(4),
             latency_loopback: Duration::from_micros(20)..Duration::from_micros(100),
-            retransmit: Duration::ZERO..Duration::from_millis(200),
+            retransmit: Duration::from_millis(200)..Duration::from_millis(300),
             window_bytes: 64 * 1024,
         }
     }
@@ -160,6 +161,20 @@ impl Network {
     }
 }
 
+/// The longest that TCP pauses between two retransmissions (Linux's `TCP_RTO_MAX`).
+const RETRANSMIT_INTERVAL_MAX: Duration = Duration::from_mins(2);
+
+/// When, not before `now`, TCP sends again what it first sent at `since`: after `first`, then after twice as long each
+/// time (RFC 6298 §5.5).
+fn next_retransmission(since: Instant, now: Instant, first: Duration) -> Instant {
+    let (mut at, mut pause) = (since + first, first);
+    while at < now {
+        pause = (2 * pause).min(RETRANSMIT_INTERVAL_MAX);
+        at += pause;
+    }
+    at
+}
+
 impl State {
     fn next_id(&mut self) -> u64 {
         self.id_last += 1;
@@ -222,7 +237,7 @@ impl State {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
-        conn.ends[1 - side].push(arrival, payload);
+        conn.ends[1 - side].push(now, arrival, payload);
         self.wake.extend(conn.ends[1 - side].reader.take());
         if !conn.ends[1 - side].open {
             // The answer will be a reset: the sender's own reader must wait for that too.
@@ -320,15 +335,16 @@ impl State {
             return;
         };
         let (from, to) = (conn.ends[1 - side].host.clone(), conn.ends[side].host.clone());
-        let delay =
-            draw_duration(&mut self.rng, &self.config.retransmit) + self.draw_latency(&from, &to);
+        let first = draw_duration(&mut self.rng, &self.config.retransmit);
+        let latency = self.draw_latency(&from, &to);
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
         if carries {
-            conn.ends[side].release(now + delay);
+            let since = conn.ends[side].held_since.unwrap_or(now);
+            conn.ends[side].release(next_retransmission(since, now, first) + latency);
         } else {
-            conn.ends[side].hold();
+            conn.ends[side].hold(now);
         }
         for end in &mut conn.ends {
             end.wake_into(&mut self.wake);

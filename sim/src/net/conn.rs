@@ -24,7 +24,7 @@ use super::topology::HostName;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
     At(Instant),
-    /// When the link carries packets again: TCP keeps retransmitting.
+    /// Some time after the link carries packets again: TCP keeps retransmitting.
     Held,
 }
 
@@ -74,6 +74,8 @@ pub(super) struct End {
     pub(super) arrived: VecDeque<Bytes>,
     /// Under way to this end, in order.
     flight: VecDeque<Segment>,
+    /// When the first of what is held was sent, or was caught on its way.
+    pub(super) held_since: Option<Instant>,
     /// Bytes in `arrived` and `flight` together, bounded by the window.
     pub(super) unread_bytes: usize,
     pub(super) reader: Option<Waker>,
@@ -92,14 +94,18 @@ impl End {
             reset: None,
             arrived: VecDeque::new(),
             flight: VecDeque::new(),
+            held_since: None,
             unread_bytes: 0,
             reader: None,
             writer: None,
         }
     }
 
-    /// Queues a segment that arrives `arrival`, or right after the one sent before it.
-    pub(super) fn push(&mut self, arrival: Arrival, payload: Payload) {
+    /// Queues a segment that is sent `now` and arrives `arrival`, or right after the one sent before it.
+    pub(super) fn push(&mut self, now: Instant, arrival: Arrival, payload: Payload) {
+        if arrival == Arrival::Held {
+            self.held_since.get_or_insert(now);
+        }
         let last = self.flight.back().map(|segment| segment.arrival);
         let arrival = match (arrival, last) {
             (Arrival::At(at), Some(Arrival::At(last))) => Arrival::At(at.max(last)),
@@ -117,7 +123,8 @@ impl End {
     }
 
     /// The link stopped carrying packets: what has not arrived will be sent again later.
-    pub(super) fn hold(&mut self) {
+    pub(super) fn hold(&mut self, now: Instant) {
+        self.held_since = (!self.flight.is_empty() || self.reset.is_some()).then_some(now);
         for segment in &mut self.flight {
             segment.arrival = Arrival::Held;
         }
@@ -128,6 +135,7 @@ impl End {
 
     /// The link carries packets again: what was held arrives at `at`.
     pub(super) fn release(&mut self, at: Instant) {
+        self.held_since = None;
         for segment in &mut self.flight {
             segment.arrival = Arrival::At(at);
         }
@@ -138,6 +146,7 @@ impl End {
 
     /// The sender's memory is gone: what it would have sent again never comes.
     pub(super) fn forget_held(&mut self) {
+        self.held_since = None;
         self.flight.retain(|segment| segment.arrival != Arrival::Held);
         self.reset.take_if(|reset| *reset == Arrival::Held);
         self.recount();

@@ -6,16 +6,19 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use yakt::env::Listener;
 
 use super::conn::Conn;
 use super::topology::HostName;
-use super::{Network, SimStream, State};
-use crate::rng::draw_duration;
+use super::{Network, SimStream, State, next_retransmission};
 
 /// Connections that wait to be accepted, at most; one more is answered with silence, as by Linux.
 const BACKLOG_MAX: usize = 128;
+
+/// How long TCP waits before it asks for a connection again; then twice as long, and so on (Linux's `TCP_TIMEOUT_INIT`).
+const CONNECT_RETRANSMIT: Duration = Duration::from_secs(1);
 
 /// Names by which a host means itself.
 const OWN_NAMES: [&str; 4] = ["0.0.0.0", "127.0.0.1", "localhost", "[::1]"];
@@ -112,11 +115,12 @@ impl Interface {
         if self.net.with(|state, _| state.topology.epoch(&to).is_none()) {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("no such host: {name}")));
         }
+        let begun = self.net.time().now_instant();
         loop {
-            self.reachable(&to).await;
+            self.reachable(&to, begun).await;
             self.net.travel(&self.host, &to).await;
             match self.request(&to, port)? {
-                Request::Lost => self.back_off().await,
+                Request::Lost => self.back_off(begun).await,
                 Request::Refused => {
                     self.net.travel(&to, &self.host).await;
                     if self.net.with(|state, _| state.topology.carries(&to, &self.host)) {
@@ -126,8 +130,7 @@ impl Interface {
                 Request::Accepted(stream) => {
                     self.net.travel(&to, &self.host).await;
                     while !self.net.with(|state, _| state.reaches(&self.host, &to)) {
-                        self.reachable(&to).await;
-                        self.back_off().await;
+                        self.reachable(&to, begun).await;
                     }
                     // A host that lost power meanwhile has forgotten the handshake.
                     if !stream.peer_vanished() {
@@ -138,8 +141,8 @@ impl Interface {
         }
     }
 
-    /// Waits until `to` runs and packets pass both ways.
-    async fn reachable(&self, to: &HostName) {
+    /// Waits until `to` runs, packets pass both ways, and TCP tries again what was `begun` then.
+    async fn reachable(&self, to: &HostName, begun: Instant) {
         if self.net.with(|state, _| state.reaches(&self.host, to)) {
             return;
         }
@@ -150,13 +153,15 @@ impl Interface {
             id: self.net.with(|state, _| state.next_id()),
         };
         waiting.await;
-        self.back_off().await;
+        self.back_off(begun).await;
     }
 
-    /// Waits as long as TCP does before it sends again.
-    async fn back_off(&self) {
-        let delay =
-            self.net.with(|state, _| draw_duration(&mut state.rng, &state.config.retransmit));
+    /// Waits until TCP asks again for the connection that it asked for at `begun`.
+    async fn back_off(&self, begun: Instant) {
+        let delay = self.net.with(|_, now| {
+            let soon = now + Duration::from_micros(1);
+            next_retransmission(begun, soon, CONNECT_RETRANSMIT) - now
+        });
         self.net.sleep(delay).await;
     }
 

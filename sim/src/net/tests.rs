@@ -12,8 +12,9 @@ use crate::runtime::simulate;
 mod death;
 
 const SOON: Duration = Duration::from_millis(50);
-const RETRANSMITTED: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_mins(1);
+/// Pauses double: after a block as long as that, the next retransmission is no farther away.
+const RETRANSMITTED: Duration = LONG;
 
 async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     madsim::time::timeout(limit, future).await.ok()
@@ -67,7 +68,7 @@ fn a_blocked_link_holds_bytes_and_healing_delivers_them_in_order() {
         net.heal();
         within(RETRANSMITTED, expect(&mut at_b, "one two three"))
             .await
-            .expect("soon after healing");
+            .expect("when TCP sends again");
     });
 }
 
@@ -79,7 +80,44 @@ fn bytes_caught_on_the_wire_by_a_block_arrive_after_it() {
         net.partition(&[&["a"], &["b"]]);
         assert!(within(LONG, at_b.read_u8()).await.is_none());
         net.unblock("a", "b");
-        within(RETRANSMITTED, expect(&mut at_b, "caught")).await.expect("soon after healing");
+        within(RETRANSMITTED, expect(&mut at_b, "caught")).await.expect("when TCP sends again");
+    });
+}
+
+#[test]
+fn what_was_held_for_long_is_sent_again_only_after_long() {
+    for (block, quiet, limit) in [(400, 0, 700), (60_000, 10_000, 60_000)] {
+        simulate(18, move || async move {
+            let Pair { net, mut at_a, mut at_b, .. } = pair().await;
+            net.block("a", "b");
+            at_a.write_all(b"held").await.expect("write");
+            pause(Duration::from_millis(block)).await;
+            net.heal();
+            let early = within(Duration::from_millis(quiet), at_b.read_u8()).await;
+            assert!(early.is_none(), "after {block} ms: too soon");
+            let late =
+                within(Duration::from_millis(limit - quiet), expect(&mut at_b, "held")).await;
+            late.unwrap_or_else(|| panic!("after {block} ms: too late"));
+        });
+    }
+}
+
+#[test]
+fn retransmissions_are_twice_as_far_apart_each_time() {
+    simulate(19, || async {
+        let (since, first) = (TimeHandle::current().now_instant(), Duration::from_millis(200));
+        let after = |held: u64| {
+            let held = Duration::from_millis(held);
+            u64::try_from((next_retransmission(since, since + held, first) - since).as_millis())
+                .ok()
+        };
+        let due =
+            [(0, 200), (200, 200), (201, 600), (601, 1_400), (1_401, 3_000), (110_000, 204_600)];
+        for (held, at) in due {
+            assert_eq!(after(held), Some(at), "held for {held} ms");
+        }
+        // No two are farther apart than two minutes.
+        assert_eq!(after(204_601), Some(324_600));
     });
 }
 
@@ -124,7 +162,7 @@ fn connecting_across_a_block_hangs_until_it_heals() {
                 let ((), stream) = tokio::join!(healing, a.connect("b:80"));
                 stream
             });
-            healed.await.expect("soon after healing").expect("connected");
+            healed.await.expect("when TCP sends again").expect("connected");
         });
     }
 }

@@ -43,7 +43,8 @@ fn a_killed_process_says_goodbye_unless_a_block_delays_it() {
         net.kill_process("b");
         assert!(within(LONG, at_a.read_u8()).await.is_none());
         net.heal();
-        let end = within(RETRANSMITTED, at_a.read(&mut [0; 8])).await.expect("soon after healing");
+        let end =
+            within(RETRANSMITTED, at_a.read(&mut [0; 8])).await.expect("when TCP sends again");
         assert_eq!(end.expect("end of file"), 0);
         at_a.write_all(b"anyone").await.expect("half-closed");
         pause(SOON).await;
