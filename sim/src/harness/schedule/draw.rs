@@ -28,6 +28,12 @@ const RUIN_EVERY: u32 = 25;
 /// Elsewhere, at least so long passes between two losses of disks: time to replace one before the next.
 const LOSS_GAP_MILLIS: u64 = 12_000;
 
+/// Of so many runs in which links break, one ends with a node that was cut off for long.
+const ABSENCE_EVERY: u32 = 8;
+
+/// How long that is: TCP tries again ever more seldom, so that a connection that was kept would take as long again.
+const ABSENCE_MILLIS: std::ops::Range<u64> = 60_000..180_000;
+
 /// How far cluster time may run ahead of real time in a run: less than keys are remembered for, by the age up to which
 /// clients repeat themselves and then some.
 const CLUSTER_TIME_AHEAD_MAX_MILLIS: i64 = 500_000;
@@ -136,7 +142,7 @@ impl Theme {
             on.retain(|_| self.all_on || rng.random_range(0..100) < chance);
             on
         };
-        let settings = draw_settings(&mut rng, duration, on.contains(&Family::Clock));
+        let mut settings = draw_settings(&mut rng, duration, on.contains(&Family::Clock));
         let rushes = draw_rushes(&mut rng, duration);
         let clients = self.draw_clients(&mut rng, duration, &rushes);
         let mut faults = draw_faults(&mut rng, duration, &on, clients.len());
@@ -144,6 +150,15 @@ impl Theme {
         bound_jumps(&mut faults, &settings);
         if rng.random_range(0..RUIN_EVERY) != 0 {
             space_losses(&mut faults);
+        }
+        if on.contains(&Family::Network) && rng.random_range(0..ABSENCE_EVERY) == 0 {
+            let length = rng.random_range(ABSENCE_MILLIS);
+            let target = Target::Follower(rng.random_range(1..NODES));
+            faults.push(Planned {
+                at: duration,
+                fault: Fault::Cut { target, cut: Cut::Alone, length },
+            });
+            settings.duration_millis += length;
         }
         Schedule { scenario: self.name.to_owned(), seed, settings, faults, clients }
     }
@@ -437,10 +452,11 @@ fn draw_operation(rng: &mut SeededRng, target: Target) -> Fault {
     match rng.random_range(0..10) {
         0 | 1 => Fault::Transfer { to: rng.random_range(1..=NODES) },
         2 => Fault::Snapshot { target },
-        5 => Fault::LameDuck {
+        5 | 6 => Fault::LameDuck {
             target: Target::Follower(rng.random_range(1..NODES)),
             gap: spread(rng, 2, 20),
-            after: spread(rng, 1, 200),
+            // It sees at once that it is out, and leads on until the last announcement is answered.
+            after: spread(rng, 5, 80),
         },
         3 | 4 => Fault::Outrun {
             target,

@@ -43,6 +43,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Writes to a lame duck at most.
 const DUCK_WRITES_MAX: usize = 200;
 
+/// How many of them are looked for once it is back.
+const DUCK_LOOKS_MAX: usize = 8;
+
 /// How long a membership is waited for.
 const SEES_LIMIT_MILLIS: u64 = 3_000;
 
@@ -199,12 +202,12 @@ impl Stage {
             self.succeeded(leader).await;
             let stage = self.clone();
             let writing = madsim::task::spawn(async move {
-                let mut clients = Vec::new();
-                while clients.len() < DUCK_WRITES_MAX && stage.resolve(Target::Leader) == id {
-                    clients.push(stage.write_and_look((id, id)));
+                let mut writes = Vec::new();
+                while writes.len() < DUCK_WRITES_MAX && stage.resolve(Target::Leader) == id {
+                    writes.push(stage.write(id));
                     stage.last(gap).await;
                 }
-                clients
+                writes
             });
             let is_out =
                 |configs: &[BTreeSet<NodeId>]| configs.iter().all(|set| !set.contains(&id));
@@ -212,9 +215,12 @@ impl Stage {
             self.last(after).await;
             self.kill(id, 0).await;
             self.cluster.watch().coverage().reach(Site::LameDuck, completed);
-            for client in writing.await.unwrap_or_default() {
-                drop(client.await);
-            }
+            let written = join_all(writing.await.unwrap_or_default()).await;
+            let acknowledged: Vec<_> =
+                written.into_iter().filter_map(Result::ok).flatten().collect();
+            // What it acknowledged last is what it is most likely not to know of any more.
+            let looks = acknowledged.into_iter().rev().take(DUCK_LOOKS_MAX);
+            join_all(looks.map(|name| self.look(id, name))).await;
             for (a, b) in pairs() {
                 self.world().net().unblock(&host(a), &host(b));
             }
@@ -292,22 +298,30 @@ impl Stage {
         })
     }
 
-    /// A client writes at one node, and then looks at one for what it wrote, until it is answered.
+    /// A client writes at a node; yields what, if that was acknowledged.
+    fn write(&self, at: NodeId) -> JoinHandle<Option<String>> {
+        let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
+        self.world().start(&format!("crowd{number}"), move |env| async move {
+            let (mut client, name) = (Client::new(env).noting(exchanges), format!("crowd{number}"));
+            write(&mut client, at, &name).await.then_some(name)
+        })
+    }
+
+    /// A client looks at a node for what another wrote.
+    fn look(&self, at: NodeId, name: String) -> JoinHandle<()> {
+        let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
+        self.world().start(&format!("crowd{number}"), move |env| async move {
+            look(&mut Client::new(env).noting(exchanges), at, &name).await;
+        })
+    }
+
+    /// A client writes at one node, and then looks for what it wrote at another.
     fn write_and_look(&self, (writes_at, looks_at): (NodeId, NodeId)) -> JoinHandle<()> {
         let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
         self.world().start(&format!("crowd{number}"), move |env| async move {
-            let name = format!("crowd{number}");
-            let mut client = Client::new(env).noting(exchanges);
-            let write = Request::post("/create_topic", json!({ "name": name }));
-            if client.send(&http(writes_at), &write).await.is_ok() {
-                let look = Request::get(format!("/get_topic_by_name/{name}"));
-                for _ in 0..LOOKS_MAX {
-                    let answer = client.send(&http(looks_at), &look).await;
-                    if answer.is_ok_and(|answer| !answer.status.is_server_error()) {
-                        break;
-                    }
-                    rt::sleep::<SimEnv>(LOOK_PAUSE).await;
-                }
+            let (mut client, name) = (Client::new(env).noting(exchanges), format!("crowd{number}"));
+            if write(&mut client, writes_at, &name).await {
+                look(&mut client, looks_at, &name).await;
             }
         })
     }
@@ -335,9 +349,27 @@ impl Stage {
     /// Waits until another than `former` leads, at most for some elections.
     async fn succeeded(&self, former: NodeId) {
         let mut patience = PATIENCE_HEARTBEATS;
-        while patience > 0 && self.resolve(Target::Leader) == former {
+        while patience > 0 && self.cluster.leader().is_none_or(|leader| leader == former) {
             self.last(self.settings.heartbeat_millis).await;
             patience -= 1;
         }
+    }
+}
+
+/// Creates a topic; whether that was acknowledged.
+async fn write(client: &mut Client, at: NodeId, name: &str) -> bool {
+    let request = Request::post("/create_topic", json!({ "name": name }));
+    client.send(&http(at), &request).await.is_ok_and(|answer| answer.status.is_success())
+}
+
+/// Looks for a topic until there is an answer; not for long.
+async fn look(client: &mut Client, at: NodeId, name: &str) {
+    let request = Request::get(format!("/get_topic_by_name/{name}"));
+    for _ in 0..LOOKS_MAX {
+        let answer = client.send(&http(at), &request).await;
+        if answer.is_ok_and(|answer| !answer.status.is_server_error()) {
+            break;
+        }
+        rt::sleep::<SimEnv>(LOOK_PAUSE).await;
     }
 }
