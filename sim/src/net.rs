@@ -6,7 +6,7 @@
 //!   ([`NetConfig::window_bytes`]) is unread or under way in each direction, then writes wait;
 //! - each directed link has a latency, drawn per write, and either carries packets or makes them
 //!   **vanish**. Vanished bytes are not lost: TCP sends them again, after pauses that double
-//!   ([`NetConfig::retransmit`]), so they arrive in order some time after the link heals, if both ends still
+//!   (`next_retransmission`), so they arrive in order some time after the link heals, if both ends still
 //!   live: soon after a short block, up to two minutes after a long one. New connections over a link that is
 //!   blocked in either direction hang;
 //! - a host that **loses power** ([`Network::crash_host`]) says nothing. Its peers learn of it only when
@@ -24,8 +24,9 @@
 //! until then (see `conn`).
 //!
 //! Left out: bandwidth, congestion, acknowledgements (a one-way block does not stall the open
-//! direction), keep-alive and retransmission giving up (minutes, on real systems), the reset that a
-//! kernel sends when a live process closes a stream it has not read to the end.
+//! direction), keep-alive and retransmission giving up (minutes, on real systems), round trips in the pause
+//! before the first retransmission, the reset that a kernel sends when a live process closes a stream it
+//! has not read to the end. A reset is held back like the bytes before it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use madsim::time::TimeHandle;
 
-use crate::rng::{SeededRng, SimRng, draw_duration};
+use crate::rng::{SeededRng, SimRng};
 use crate::runtime::SimSleep;
 use crate::trace::Trace;
 
@@ -54,7 +55,7 @@ pub use self::{
     stream::SimStream,
 };
 
-use self::conn::{Arrival, Conn, Happened, Payload};
+use self::conn::{Arrival, Conn, Happened, Payload, Reset};
 use self::listener::Backlog;
 use self::topology::Topology;
 
@@ -65,19 +66,16 @@ pub struct NetConfig {
     pub latency: Range<Duration>,
     /// Latency from a host to itself.
     pub latency_loopback: Range<Duration>,
-    /// How long TCP waits for an acknowledgement before it sends again; then twice as long, and so on.
-    pub retransmit: Range<Duration>,
     /// Bytes that may be unread or under way in one direction of a stream.
     pub window_bytes: usize,
 }
 
 impl Default for NetConfig {
-    /// A local network: 1 to 4 ms, retransmission after 200 ms (Linux's minimum) or a little later, 64 KiB windows.
+    /// A local network: 1 to 4 ms, 64 KiB windows.
     fn default() -> Self {
         Self {
             latency: Duration::from_millis(1)..Duration::from_millis(4),
             latency_loopback: Duration::from_micros(20)..Duration::from_micros(100),
-            retransmit: Duration::from_millis(200)..Duration::from_millis(300),
             window_bytes: 64 * 1024,
         }
     }
@@ -160,6 +158,9 @@ impl Network {
         self.sleep(latency).await;
     }
 }
+
+/// How long TCP waits for an acknowledgement before it sends again (Linux's `TCP_RTO_MIN`).
+const RETRANSMIT_FIRST: Duration = Duration::from_millis(200);
 
 /// The longest that TCP pauses between two retransmissions (Linux's `TCP_RTO_MAX`).
 const RETRANSMIT_INTERVAL_MAX: Duration = Duration::from_mins(2);
@@ -294,7 +295,10 @@ impl State {
             *at = last.max(*at);
         }
         if peer.open && peer.error.is_none() && peer.reset.is_none() {
-            peer.reset = Some(arrival);
+            if arrival == Arrival::Held {
+                peer.held_since.get_or_insert(now);
+            }
+            peer.reset = Some(Reset { arrival, answers_data: false });
         }
     }
 
@@ -335,14 +339,14 @@ impl State {
             return;
         };
         let (from, to) = (conn.ends[1 - side].host.clone(), conn.ends[side].host.clone());
-        let first = draw_duration(&mut self.rng, &self.config.retransmit);
         let latency = self.draw_latency(&from, &to);
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
         if carries {
             let since = conn.ends[side].held_since.unwrap_or(now);
-            conn.ends[side].release(next_retransmission(since, now, first) + latency);
+            let again = next_retransmission(since, now, RETRANSMIT_FIRST);
+            conn.ends[side].release(again + latency);
         } else {
             conn.ends[side].hold(now);
         }

@@ -47,6 +47,14 @@ pub(super) enum Payload {
     Fin,
 }
 
+/// A reset under way.
+#[derive(Debug)]
+pub(super) struct Reset {
+    pub(super) arrival: Arrival,
+    /// It answers data, which is sent again until the reset arrives: it is not lost for good.
+    pub(super) answers_data: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Segment {
     arrival: Arrival,
@@ -69,12 +77,13 @@ pub(super) struct End {
     /// A reset has arrived.
     pub(super) error: Option<io::ErrorKind>,
     /// A reset is under way to this end.
-    pub(super) reset: Option<Arrival>,
+    pub(super) reset: Option<Reset>,
     /// Received and not yet read.
     pub(super) arrived: VecDeque<Bytes>,
     /// Under way to this end, in order.
     flight: VecDeque<Segment>,
-    /// When the first of what is held was sent, or was caught on its way.
+    /// Since when TCP tries: when the first of what is or was held was sent, or caught on its way. Pauses between tries
+    /// begin anew only once something arrived, however often the link heals and breaks meanwhile.
     pub(super) held_since: Option<Instant>,
     /// Bytes in `arrived` and `flight` together, bounded by the window.
     pub(super) unread_bytes: usize,
@@ -124,31 +133,34 @@ impl End {
 
     /// The link stopped carrying packets: what has not arrived will be sent again later.
     pub(super) fn hold(&mut self, now: Instant) {
-        self.held_since = (!self.flight.is_empty() || self.reset.is_some()).then_some(now);
+        if !self.flight.is_empty() || self.reset.is_some() {
+            self.held_since.get_or_insert(now);
+        }
         for segment in &mut self.flight {
             segment.arrival = Arrival::Held;
         }
         if let Some(reset) = &mut self.reset {
-            *reset = Arrival::Held;
+            reset.arrival = Arrival::Held;
         }
     }
 
     /// The link carries packets again: what was held arrives at `at`.
     pub(super) fn release(&mut self, at: Instant) {
-        self.held_since = None;
         for segment in &mut self.flight {
             segment.arrival = Arrival::At(at);
         }
         if let Some(reset) = &mut self.reset {
-            *reset = Arrival::At(at);
+            reset.arrival = Arrival::At(at);
         }
     }
 
     /// The sender's memory is gone: what it would have sent again never comes.
     pub(super) fn forget_held(&mut self) {
-        self.held_since = None;
         self.flight.retain(|segment| segment.arrival != Arrival::Held);
-        self.reset.take_if(|reset| *reset == Arrival::Held);
+        self.reset.take_if(|reset| reset.arrival == Arrival::Held && !reset.answers_data);
+        if self.flight.is_empty() && self.reset.is_none() {
+            self.held_since = None;
+        }
         self.recount();
     }
 
@@ -216,6 +228,7 @@ impl Conn {
                 let Some(segment) = self.ends[side].flight.pop_front() else {
                     break;
                 };
+                self.ends[side].held_since = None;
                 if self.ends[side].open {
                     let event = self.receive(side, segment.payload);
                     happened(self, event);
@@ -233,16 +246,19 @@ impl Conn {
                 let sender = &self.ends[1 - side];
                 if answered && sender.open && sender.error.is_none() && sender.reset.is_none() {
                     let sent = segment.arrival.at().unwrap_or(now);
-                    let latency = answer(self, side);
-                    self.ends[1 - side].reset = Some(match latency {
+                    let arrival = match answer(self, side) {
                         Some(latency) => Arrival::At(sent + latency),
-                        None => Arrival::Held,
-                    });
+                        None => {
+                            self.ends[1 - side].held_since.get_or_insert(sent);
+                            Arrival::Held
+                        }
+                    };
+                    self.ends[1 - side].reset = Some(Reset { arrival, answers_data: true });
                 }
             }
         }
         for side in [0, 1] {
-            if self.ends[side].reset.is_some_and(|reset| reset.is_due(now)) {
+            if self.ends[side].reset.as_ref().is_some_and(|reset| reset.arrival.is_due(now)) {
                 self.reset(side);
                 happened(self, Happened::Reset { side });
             }
@@ -280,7 +296,7 @@ impl Conn {
         let end = &self.ends[side];
         let peer = &self.ends[1 - side];
         let incoming = end.flight.front().and_then(|segment| segment.arrival.at());
-        let reset = end.reset.and_then(Arrival::at);
+        let reset = end.reset.as_ref().and_then(|reset| reset.arrival.at());
         // What this side sent to nobody comes back as a reset.
         let outgoing =
             peer.flight.front().filter(|_| !peer.open).and_then(|segment| segment.arrival.at());

@@ -18,6 +18,7 @@ use super::{Network, SimStream, State, next_retransmission};
 const BACKLOG_MAX: usize = 128;
 
 /// How long TCP waits before it asks for a connection again; then twice as long, and so on (Linux's `TCP_TIMEOUT_INIT`).
+/// Who waits for a connection for less, as YAKt's nodes and clients do, asks for another one.
 const CONNECT_RETRANSMIT: Duration = Duration::from_secs(1);
 
 /// Names by which a host means itself.

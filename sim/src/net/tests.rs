@@ -86,7 +86,8 @@ fn bytes_caught_on_the_wire_by_a_block_arrive_after_it() {
 
 #[test]
 fn what_was_held_for_long_is_sent_again_only_after_long() {
-    for (block, quiet, limit) in [(400, 0, 700), (60_000, 10_000, 60_000)] {
+    // TCP tries after 0.2, 0.6, … 51, 102.2 seconds.
+    for (block, quiet, limit) in [(400, 190, 210), (60_000, 42_190, 42_210)] {
         simulate(18, move || async move {
             let Pair { net, mut at_a, mut at_b, .. } = pair().await;
             net.block("a", "b");
@@ -100,6 +101,50 @@ fn what_was_held_for_long_is_sent_again_only_after_long() {
             late.unwrap_or_else(|| panic!("after {block} ms: too late"));
         });
     }
+}
+
+#[test]
+fn a_link_that_heals_for_a_moment_does_not_make_tcp_try_sooner() {
+    simulate(20, || async {
+        let Pair { net, mut at_a, mut at_b, .. } = pair().await;
+        net.block("a", "b");
+        at_a.write_all(b"held").await.expect("write");
+        pause(LONG).await;
+        net.heal();
+        pause(Duration::from_secs(1)).await;
+        net.block("a", "b");
+        pause(Duration::from_secs(1)).await;
+        net.heal();
+        // Due 102.2 seconds after the write.
+        assert!(within(Duration::from_secs(40), at_b.read_u8()).await.is_none(), "too soon");
+        within(SOON + Duration::from_millis(200), expect(&mut at_b, "held"))
+            .await
+            .expect("in time");
+    });
+}
+
+#[test]
+fn a_link_that_flaps_is_passed_when_a_try_falls_into_a_gap() {
+    simulate(21, || async {
+        let Pair { net, mut at_a, mut at_b, .. } = pair().await;
+        net.block("a", "b");
+        at_a.write_all(b"held").await.expect("write");
+        // Each time it heals and breaks before TCP's next try, and once it is open then, after 600 milliseconds.
+        let flapping = async {
+            for (closed, open) in [(50, 30), (40, 30), (100, 30), (40, 30), (200, 100)] {
+                pause(Duration::from_millis(closed)).await;
+                net.unblock("a", "b");
+                pause(Duration::from_millis(open)).await;
+                net.block("a", "b");
+            }
+            pause(LONG).await;
+        };
+        tokio::select! {
+            () = flapping => {}
+            () = expect(&mut at_b, "held") => {}
+            () = pause(LONG) => panic!("no try fell into a gap"),
+        }
+    });
 }
 
 #[test]

@@ -81,6 +81,39 @@ fn a_goodbye_held_back_by_a_block_dies_with_its_host() {
 }
 
 #[test]
+fn a_reset_held_back_by_a_block_does_not_come_at_once() {
+    simulate(22, || async {
+        let Pair { net, mut at_a, at_b: _at_b, .. } = pair().await;
+        at_a.write_all(b"never read").await.expect("write");
+        pause(SOON).await;
+        net.block("b", "a");
+        net.kill_process("b");
+        pause(LONG).await;
+        net.heal();
+        assert!(within(LONG / 2, at_a.read_u8()).await.is_none(), "too soon");
+        let error = within(RETRANSMITTED, read_error(&mut at_a)).await.expect("a reset");
+        assert_eq!(error, ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn who_writes_to_a_host_that_died_twice_learns_of_it_all_the_same() {
+    simulate(23, || async {
+        let Pair { net, mut at_a, at_b: _at_b, .. } = pair().await;
+        net.crash_host("b");
+        let _b = net.boot("b");
+        net.block("b", "a");
+        at_a.write_all(b"hello").await.expect("write");
+        assert!(within(SOON, at_a.read_u8()).await.is_none(), "the reset does not come through");
+        net.crash_host("b");
+        let _b = net.boot("b");
+        net.heal();
+        let error = within(RETRANSMITTED, read_error(&mut at_a)).await.expect("a reset");
+        assert_eq!(error, ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
 fn handles_of_a_dead_process_change_nothing() {
     simulate(12, || async {
         let Pair { net, listener, mut at_a, mut at_b, .. } = pair().await;
