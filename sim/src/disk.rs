@@ -14,14 +14,15 @@
 //!   commit; [`SimDisk::rot`] damages what was stored, and [`SimDisk::wipe`] replaces the disk.
 //!
 //! Left out: directories and renames (a created file exists until the disk is replaced), and time, which
-//! [`crate::SimEnv`] adds where work is done on the disk.
+//! [`crate::SimEnv`] adds where work is done on the disk: at one moment, or in part when the power fails
+//! meanwhile (see `job`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -32,10 +33,12 @@ use crate::trace::Trace;
 
 mod file;
 mod image;
+mod job;
 #[cfg(test)]
 mod tests;
 
 pub use self::file::SimFile;
+pub(crate) use self::job::Job;
 
 use self::image::{Image, SECTOR_BYTES};
 
@@ -150,6 +153,9 @@ struct State {
     fuse: Option<(u64, FaultKind)>,
     powerless: bool,
     power_watchers: Vec<Waker>,
+    /// Work that was begun, in that order.
+    jobs: Vec<Weak<Job>>,
+    job_watchers: Vec<Waker>,
     latency: Range<Duration>,
     stats: DiskStats,
 }
@@ -182,6 +188,8 @@ impl SimDisk {
                 fuse: None,
                 powerless: false,
                 power_watchers: Vec::new(),
+                jobs: Vec::new(),
+                job_watchers: Vec::new(),
                 latency: LATENCY_DEFAULT,
                 stats: DiskStats::default(),
             })),

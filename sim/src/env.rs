@@ -74,8 +74,9 @@ impl Env for SimEnv {
     }
 
     /// Runs `work` in a task of its own, in no time, some way into the time that the host's disk takes:
-    /// a process may die before the work was done, or after it and before anybody learned of it. A panic
-    /// in `work` ends the simulation, like any other.
+    /// a process may die before the work was done, or after it and before anybody learned of it; and when
+    /// the power fails before, some of the work may have been done. A panic in `work` ends the simulation,
+    /// like any other.
     fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -85,14 +86,25 @@ impl Env for SimEnv {
             let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
             draw_duration(&mut *rng, &(Duration::ZERO..latency))
         };
+        let output = Arc::new(Mutex::new(None));
+        let job = self.disk.begin(self.incarnation, {
+            let output = Arc::clone(&output);
+            move || {
+                let done = work();
+                *output.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+            }
+        });
         let task = SimRuntime::spawn(async move {
             let time = TimeHandle::current();
             let start = time.now_instant();
             SimSleep::until_exactly(&time, start + before).await;
-            let output = work();
+            job.run();
             SimSleep::until_exactly(&time, start + latency).await;
-            output
+            output.lock().unwrap_or_else(PoisonError::into_inner).take()
         });
-        async move { task.await.map_err(io::Error::other) }
+        async move {
+            let output = task.await.map_err(io::Error::other)?;
+            output.ok_or_else(|| io::Error::other("the power failed in the midst of it"))
+        }
     }
 }

@@ -180,6 +180,7 @@ impl World {
         let (disk, process, mut rng) = self.with_host(host, |host, rng| {
             (host.disk.clone(), host.process.take(), SeededRng::fork(rng))
         });
+        disk.interrupt(&mut rng);
         let report = disk.crash(&mut rng, mode);
         self.net.crash_host(host);
         self.drop_tasks(process);

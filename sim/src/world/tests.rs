@@ -1,5 +1,6 @@
 //! What ends a process, and what is left of it; and that a seed decides all of it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -194,6 +195,39 @@ fn a_power_failure_in_the_middle_of_work_wakes_the_supervisor() {
         world.start("n1", echo);
         pause(TICK).await;
         assert!(world.is_running("n1") && !disk.is_powerless());
+    });
+}
+
+#[test]
+fn a_power_loss_may_strike_in_the_midst_of_the_work_under_way() {
+    simulate(8, || async {
+        let world = World::new(WorldConfig::default());
+        let (disk, mut left) = (world.disk("n1"), BTreeSet::new());
+        for _ in 0..60 {
+            disk.set_latency(TICK..TICK * 2);
+            world.start("n1", |env| async move {
+                let file = env.open_disk(Path::new(""), "f").expect("open");
+                let written = env.blocking(move || {
+                    for offset in 0..8 {
+                        file.write(offset, &[1])?;
+                    }
+                    file.sync_data()
+                });
+                drop(written.await);
+                pause(TICK).await;
+            });
+            pause(TICK / 10).await;
+            world.crash("n1", CrashMode::KeepUnsynced);
+            let kept = madsim::task::spawn({
+                let (disk, boot) = (disk.clone(), disk.boot());
+                async move { disk.open(boot, "f").expect("open").len().expect("length") }
+            });
+            left.insert(kept.await.expect("no panic"));
+            disk.fence();
+            disk.wipe();
+        }
+        // Nothing, all, and several lengths between.
+        assert!(left.contains(&0) && left.contains(&8) && left.len() > 4, "{left:?}");
     });
 }
 
