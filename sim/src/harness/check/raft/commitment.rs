@@ -50,19 +50,26 @@ impl RaftCheck {
                 known.committed
             )
         })?;
+        let is_there = known.memory.holds(id)
+            || known.snapshot.is_some_and(|snapshot| snapshot.index >= id.index);
         known.committed = Some(id.index);
         let in_term = known.vote.map_or(0, |vote| vote.leader_id.term);
         let log = known.memory.clone_range(
             self.committed.last_key_value().map_or(0, |(index, _)| index + 1),
             id.index,
         );
-        if let Some(other) = self.committed.get(&id.index) {
-            return ensure(other.entry == id, || {
-                format!(
-                    "immutability: node {node} holds {id} for committed, others {}",
-                    other.entry
-                )
-            });
+        let is_new = match self.committed.get(&id.index) {
+            Some(other) if other.entry != id => {
+                let other = other.entry;
+                return Err(format!(
+                    "immutability: node {node} holds {id} for committed, others {other}"
+                ));
+            }
+            other => other.is_none(),
+        };
+        ensure(is_there, || format!("order: node {node} commits {id}, which is not in its log"))?;
+        if !is_new {
+            return Ok(());
         }
         for (index, entry) in log {
             self.check_quorum(node, entry, None)?;

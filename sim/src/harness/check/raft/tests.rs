@@ -119,6 +119,16 @@ fn a_commit_without_a_majority_on_disk_is_caught() {
 }
 
 #[test]
+fn a_commit_beyond_the_log_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    let beyond = check.clone().committed_at(1, id(1, 2));
+    assert!(beyond.unwrap_err().starts_with("order"));
+    check.committed_at(1, id(1, 1)).unwrap();
+    // Node 9 has none of it, although others committed it.
+    assert!(check.committed_at(9, id(1, 1)).unwrap_err().starts_with("order"));
+}
+
+#[test]
 fn a_membership_that_was_never_committed_has_no_voters() {
     let mut check = cluster(&[1, 3]);
     // Node 2 leads term 2 alone, and appends a membership that nobody else gets.
