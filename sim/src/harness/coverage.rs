@@ -1,7 +1,7 @@
 //! Fault coverage: named sites, and how often a sweep reached and fired them.
 //!
 //! A site is a rare thing that a simulation exists to produce. It is *reached* whenever its occasion comes (a
-//! node recovers) and *fires* when the rare thing happens then (it found a torn page). A site that is reached
+//! node recovers) and *fires* when the rare thing happens then (it found a log). A site that is reached
 //! and never fires says that the fault is not strong enough; one that is never reached, that nobody gets there.
 
 use std::collections::BTreeMap;
@@ -48,6 +48,8 @@ sites! {
     Recovery = "a node recovered a log from its disk", within 10;
     /// Reached: power fails while writes wait for their sync. Fires: what is left is neither all nor nothing.
     TornWrite = "a power loss tore or reordered unsynced writes", within 100;
+    /// Fires: a node starts from what such a power loss left.
+    TornRecovery = "a torn write was read back at recovery", within 100;
     /// Reached: power fails. Fires: in the middle of a commit.
     PowerLossInCommit = "the power failed in the middle of a commit", within 60;
     /// Reached: a vote is requested. Fires: while a snapshot is being installed.
@@ -59,33 +61,33 @@ sites! {
     /// Reached: a leader's followers answer late, and hear it no more. Fires: another leads, and the former is read from.
     ReadAtDeposed = "a deposed leader was read from while late answers came in", within 60;
     /// Reached: a removal stops with its leader, and the removed node leads. Fires: it completes its own removal.
-    LameDuck = "a leader completed its own removal and was killed", within 500;
+    LameDuck = "a leader completed its own removal and was killed", within 120;
     /// Fires: a follower removes uncommitted entries.
-    Truncation = "a follower truncated its log", within 300;
+    Truncation = "a follower truncated its log", within 120;
     /// Reached: a snapshot is installed. Fires: a leader's, not the node's own.
     SnapshotInstall = "a node caught up by a leader's snapshot", within 60;
     /// Reached: a membership is applied. Fires: a joint one.
     MembershipChange = "a joint membership was applied", within 10;
     /// Reached: the operator removes a node. Fires: it is gone.
     Removal = "a node was removed from the cluster", within 60;
-    /// Reached: a disk is lost. Fires: the node is a voter again, with a new disk.
+    /// Fires: an operator had the voter removed whose disk was lost, and starts another in its place.
     Replacement = "a voter with a lost disk was replaced", within 60;
     /// Reached: the operator asks for a transfer. Fires: the target leads.
     Transfer = "leadership was transferred", within 60;
-    /// Fires: a disk fault ends a node.
+    /// Reached: a node ends by itself, as it may. Fires: a disk fault ended it.
     DiskFaultStop = "a node stopped because its disk failed", within 60;
     /// Reached: bits rot in cold data. Fires: the node refuses to start with it.
-    BitRotRefused = "a node refused to start on rotten data", within 300;
+    BitRotRefused = "a node refused to start on rotten data", within 60;
     /// Fires: a node runs out of disk space.
     DiskFull = "a disk was full", within 60;
     /// Fires: a connection is reset with data under way.
-    ResetMidFrame = "a connection was reset with data under way", within 300;
+    ResetMidFrame = "a connection was reset with data under way", within 120;
     /// Fires: a sender waits because its receiver does not read.
-    Backpressure = "a sender waited for a slow reader", within 200;
+    Backpressure = "a sender waited for a slow reader", within 120;
     /// Reached: a keyed write is answered after an answer was lost. Fires: it succeeds.
     KeyedRetry = "a keyed retry after a lost answer succeeded", within 60;
     /// Fires: an answer never came, and what was asked was done all the same.
-    UnknownTookEffect = "a write of unknown outcome took effect", within 500;
+    UnknownTookEffect = "a write of unknown outcome took effect", within 120;
     /// Reached: a leader changes. Fires: the new one's clock is behind its predecessor's.
     ClockBehind = "a leader took over with a clock behind its predecessor's", within 60;
     /// Reached: a poll. Fires: its offset is older than ten minutes.

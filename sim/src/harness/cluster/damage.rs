@@ -22,6 +22,9 @@ impl Cluster {
         self.watch.recorder().note(Some(host(id)), "crash", || format!("loses power: {mode:?}"));
         let report = self.world.crash(&host(id), mode);
         self.watch.coverage().reach(Site::TornWrite, report.is_partial());
+        if report.is_partial() {
+            self.lock().torn.insert(id);
+        }
     }
 
     /// The disk of node `id` begins to fail: its process may end by itself before it is crashed.
@@ -71,6 +74,7 @@ impl Cluster {
         self.watch.disk_lost(id);
         let mut inner = self.lock();
         inner.rotten.remove(&id);
+        inner.torn.remove(&id);
         inner.refused.remove(&id);
         inner.destroyed.insert(id);
         inner.replaced.insert(id);

@@ -54,6 +54,8 @@ struct Inner {
     slow: Counts,
     /// Nodes whose data has rotted: they may end at any time, and need not come back.
     rotten: BTreeSet<NodeId>,
+    /// Nodes whose disks hold what a power loss left half-way.
+    torn: BTreeSet<NodeId>,
     /// Nodes that found their data rotten, or their former disk a member again, and await replacement.
     refused: BTreeSet<NodeId>,
     /// Nodes that were voters when their disk was lost, and have not been replaced yet.

@@ -13,7 +13,7 @@ use yakt::raft::storage::OpenError;
 use super::{Cluster, LOOK_INTERVAL, Process, host, http, raft_addr};
 use crate::env::SimEnv;
 use crate::harness::Violation;
-use crate::harness::coverage::Site;
+use crate::harness::coverage::{Count, Site};
 use crate::harness::scenarios::NODES;
 
 /// How long a node that was told to stop may take: the sum of the limits of its parts.
@@ -39,6 +39,9 @@ impl Cluster {
     pub fn start(&self, id: NodeId) {
         if self.lock().holds.any(id) || self.world.is_running(&host(id)) {
             return;
+        }
+        if self.lock().torn.remove(&id) {
+            self.watch.coverage().fire(Site::TornRecovery);
         }
         let options = self.options(id);
         let cluster = self.clone();
@@ -117,13 +120,16 @@ impl Cluster {
                 && inner.rotten.contains(&id)
             {
                 inner.refused.insert(id);
-                self.watch.coverage().fire(Site::BitRotRefused);
+                self.watch.coverage().add(Site::BitRotRefused, Count { reached: 0, fired: 1 });
             } else if has_ghost {
                 inner.refused.insert(id);
             } else if expected && let Err(error) = &result {
                 inner.ended.insert(id);
-                let failed = !matches!(error, RunError::Removed(_) | RunError::StoppedLate);
-                self.watch.coverage().reach(Site::DiskFaultStop, failed);
+                let is_other = matches!(
+                    error,
+                    RunError::Removed(_) | RunError::Refused(_) | RunError::StoppedLate
+                );
+                self.watch.coverage().reach(Site::DiskFaultStop, !is_other);
             }
             expected
         };

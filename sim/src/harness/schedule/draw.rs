@@ -13,6 +13,9 @@ use crate::rng::SeededRng;
 /// Faults of a run at most.
 const FAULTS_MAX: usize = 80;
 
+/// With faults so far apart at most, as a share of the run, they last to its end.
+const FAULTS_TO_THE_END: u64 = 60;
+
 /// Of so many runs, one is long.
 const LONG_EVERY: u32 = 16;
 
@@ -31,7 +34,7 @@ const LOSS_GAP_MILLIS: u64 = 12_000;
 /// Of so many runs in which links break, one ends with a node that was cut off for long.
 const ABSENCE_EVERY: u32 = 8;
 
-/// How long that is: TCP tries again ever more seldom, so that a connection that was kept would take as long again.
+/// How long that is: TCP tries again ever more seldom, so that a connection that was kept may take as long again.
 const ABSENCE_MILLIS: std::ops::Range<u64> = 60_000..180_000;
 
 /// How far cluster time may run ahead of real time in a run: less than keys are remembered for, by the age up to which
@@ -43,7 +46,7 @@ const CLUSTER_TIME_AHEAD_MAX_MILLIS: i64 = 500_000;
 pub struct Theme {
     /// The scenario's name.
     pub name: &'static str,
-    /// How long the faults last, at least and at most; each seed draws its own.
+    /// How long the faults last, at least and at most; each seed draws its own, and some end in a long absence after it.
     pub duration: (Duration, Duration),
     /// The same of one run in `LONG_EVERY`, if some are to be longer.
     pub duration_long: Option<(Duration, Duration)>,
@@ -142,23 +145,25 @@ impl Theme {
             on.retain(|_| self.all_on || rng.random_range(0..100) < chance);
             on
         };
-        let mut settings = draw_settings(&mut rng, duration, on.contains(&Family::Clock));
-        let rushes = draw_rushes(&mut rng, duration);
-        let clients = self.draw_clients(&mut rng, duration, &rushes);
+        // Where everything is on, runs are as long as they are asked to be: they are compared with each other.
+        let ends_in_absence = !self.all_on && on.contains(&Family::Network);
+        let absence = if ends_in_absence && rng.random_range(0..ABSENCE_EVERY) == 0 {
+            rng.random_range(ABSENCE_MILLIS)
+        } else {
+            0
+        };
+        let whole = duration + absence;
+        let settings = draw_settings(&mut rng, whole, on.contains(&Family::Clock));
+        let rushes = draw_rushes(&mut rng, whole);
+        let clients = self.draw_clients(&mut rng, whole, &rushes);
         let mut faults = draw_faults(&mut rng, duration, &on, clients.len());
         hurry(&mut rng, &mut faults, &rushes);
+        if absence > 0 {
+            be_absent(&mut rng, &mut faults, (duration, absence));
+        }
         bound_jumps(&mut faults, &settings);
         if rng.random_range(0..RUIN_EVERY) != 0 {
             space_losses(&mut faults);
-        }
-        if on.contains(&Family::Network) && rng.random_range(0..ABSENCE_EVERY) == 0 {
-            let length = rng.random_range(ABSENCE_MILLIS);
-            let target = Target::Follower(rng.random_range(1..NODES));
-            faults.push(Planned {
-                at: duration,
-                fault: Fault::Cut { target, cut: Cut::Alone, length },
-            });
-            settings.duration_millis += length;
         }
         Schedule { scenario: self.name.to_owned(), seed, settings, faults, clients }
     }
@@ -289,7 +294,8 @@ fn draw_faults(rng: &mut SeededRng, duration: u64, on: &[Family], clients: usize
     if on.is_empty() {
         return faults;
     }
-    let gap = spread(rng, 300, 20_000);
+    // As close as they are in a short run, all faults would be over in the first minute of a long one.
+    let gap = spread(rng, 300, 20_000).max(duration / FAULTS_TO_THE_END);
     let mut at = rng.random_range(0..=gap);
     while at < duration && faults.len() < FAULTS_MAX {
         let family = on[rng.random_range(0..on.len())];
@@ -302,6 +308,18 @@ fn draw_faults(rng: &mut SeededRng, duration: u64, on: &[Family], clients: usize
         };
     }
     faults
+}
+
+/// Cuts a follower off from `at` on for `length`. What was cut before is mended by then: it would mend this too.
+fn be_absent(rng: &mut SeededRng, faults: &mut Vec<Planned>, (at, length): (u64, u64)) {
+    for planned in &mut *faults {
+        if let Fault::Cut { length, .. } = &mut planned.fault {
+            *length = (*length).min(at.saturating_sub(planned.at));
+        }
+    }
+    let target = Target::Follower(rng.random_range(1..NODES));
+    faults.push(Planned { at, fault: Fault::Cut { target, cut: Cut::Alone, length } });
+    faults.sort_by_key(|planned| planned.at);
 }
 
 /// Makes jumps forward smaller, so that cluster time, which follows the clock that is most ahead, stays close enough to

@@ -63,10 +63,9 @@ impl Stage {
         let former = self.resolve(Target::Leader);
         self.part(former);
         let mut crowds = vec![self.crowd(former, crowd)];
-        self.succeeded(former).await;
+        let successor = self.succeeded(former).await;
         self.last(spans.0).await;
-        let successor = self.resolve(Target::Leader);
-        if successor != former {
+        if let Some(successor) = successor {
             // Fewer than the former leader holds, so that its log reaches beyond what is purged.
             crowds.push(self.crowd(successor, crowd / 2));
             self.last(2 * self.settings.heartbeat_millis).await;
@@ -77,9 +76,9 @@ impl Stage {
             self.succeeded(successor).await;
             self.last(spans.1).await;
         }
-        // Others may have cut the same links: what was cut once for this is mended once for this.
+        // If others cut the same links, they are mended with these.
         self.rejoin(former);
-        if successor != former {
+        if let Some(successor) = successor {
             self.rejoin(successor);
         }
         for crowd in crowds {
@@ -109,11 +108,9 @@ impl Stage {
         for other in &others {
             self.world().net().block(&host(former), other);
         }
-        self.succeeded(former).await;
-        let successor = self.resolve(Target::Leader);
-        let succeeded = successor != former;
-        self.cluster.watch().coverage().reach(Site::ReadAtDeposed, succeeded);
-        if succeeded {
+        let successor = self.succeeded(former).await;
+        self.cluster.watch().coverage().reach(Site::ReadAtDeposed, successor.is_some());
+        if let Some(successor) = successor {
             crowds.push(self.write_and_look((successor, former)));
         }
         self.last(latency).await;
@@ -203,7 +200,7 @@ impl Stage {
             let stage = self.clone();
             let writing = madsim::task::spawn(async move {
                 let mut writes = Vec::new();
-                while writes.len() < DUCK_WRITES_MAX && stage.resolve(Target::Leader) == id {
+                while writes.len() < DUCK_WRITES_MAX && stage.cluster.leader() == Some(id) {
                     writes.push(stage.write(id));
                     stage.last(gap).await;
                 }
@@ -283,7 +280,7 @@ impl Stage {
     }
 
     /// So many clients ask node `id` for a write each, all at once.
-    fn crowd(&self, id: NodeId, size: u64) -> JoinHandle<()> {
+    pub(super) fn crowd(&self, id: NodeId, size: u64) -> JoinHandle<()> {
         let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
         self.world().start(&format!("crowd{number}"), move |env| async move {
             let ask = |nth| {
@@ -346,13 +343,16 @@ impl Stage {
         }
     }
 
-    /// Waits until another than `former` leads, at most for some elections.
-    async fn succeeded(&self, former: NodeId) {
-        let mut patience = PATIENCE_HEARTBEATS;
-        while patience > 0 && self.cluster.leader().is_none_or(|leader| leader == former) {
+    /// Waits until another than `former` leads, at most for some elections; says who.
+    async fn succeeded(&self, former: NodeId) -> Option<NodeId> {
+        for _ in 0..PATIENCE_HEARTBEATS {
+            let successor = self.cluster.leader().filter(|leader| *leader != former);
+            if successor.is_some() {
+                return successor;
+            }
             self.last(self.settings.heartbeat_millis).await;
-            patience -= 1;
         }
+        None
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use yakt::env::rt;
 use yakt::raft::NodeId;
 
 use super::cut::links;
 use super::play::{Stage, jump, micros};
 use super::{Cut, DiskFault, Fault, Loss, Planned, Target};
-use crate::disk::{CrashMode, FaultKind};
+use crate::disk::{CrashMode, FaultKind, SimDisk};
 use crate::env::SimEnv;
 use crate::harness::cluster::host;
 use crate::harness::coverage::Site;
@@ -16,6 +18,12 @@ use crate::harness::workload;
 
 /// How long a power failure in the middle of a write may wait for that write.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a power loss waits for a write to fall into.
+const IDLE_LIMIT: Duration = Duration::from_millis(200);
+
+/// Writes that are asked for just before a power loss.
+const CROWD_AT_CRASH: u64 = 6;
 
 /// How long a reset waits for a frame to fall into: a few heartbeats.
 const FRAME_LIMIT: Duration = Duration::from_millis(300);
@@ -146,15 +154,28 @@ impl Stage {
         }
     }
 
-    /// Power losses, all at once.
+    /// Power losses, all at once. Half of them come when somebody has just asked for writes, and strike as soon as one of
+    /// the nodes begins to: a disk that nobody writes to has nothing to lose.
     async fn crash(&self, felled: &[NodeId], loss: Loss, down: u64) {
         for id in felled {
             self.cluster.hold(*id);
+        }
+        let disks: Vec<_> = felled.iter().map(|id| self.world().disk(&host(*id))).collect();
+        let mut writes = None;
+        if self.world().draw().is_multiple_of(2) {
+            writes = Some(self.crowd(self.resolve(Target::Leader), CROWD_AT_CRASH));
+            let mut busy: FuturesUnordered<_> = disks.iter().map(SimDisk::busy).collect();
+            rt::timeout::<SimEnv, _>(IDLE_LIMIT, busy.next()).await;
+        }
+        for id in felled {
             self.cluster.crash(*id, loss.mode());
         }
         self.last(down).await;
         for id in felled {
             self.cluster.release(*id);
+        }
+        if let Some(writes) = writes {
+            drop(writes.await);
         }
     }
 
@@ -334,6 +355,7 @@ impl Stage {
         let flipped = self.world().disk(&host(id)).rot(&mut self.world().fork_rng(), bits);
         self.note("disk", Some(id), || format!("{flipped} bits have rotted"));
         if flipped > 0 {
+            self.cluster.watch().coverage().reach(Site::BitRotRefused, false);
             self.cluster.begin_rotten(id);
         }
         self.last(down).await;

@@ -32,6 +32,18 @@ fn a_hundred_seeds_draw_every_kind_of_fault_and_leave_families_out() {
 }
 
 #[test]
+fn faults_last_to_the_end_of_long_runs() {
+    let long = Duration::from_hours(2);
+    let theme = Theme { duration: (long, long), ..THEME };
+    let schedules: Vec<_> = (0..100).map(|seed| theme.draw(seed)).collect();
+    let struck = schedules.iter().filter(|schedule| schedule.faults.len() > 10);
+    let last = struck.map(|schedule| schedule.faults.iter().map(|fault| fault.at).max().unwrap());
+    let last: Vec<_> = last.collect();
+    let late = last.iter().filter(|at| **at > 7_200_000 * 2 / 3).count();
+    assert!(last.len() > 80 && late * 10 > last.len() * 9, "{late} of {}", last.len());
+}
+
+#[test]
 fn clocks_do_not_run_ahead_of_what_keys_are_remembered_for() {
     let ahead = |schedule: Schedule| {
         let clocks = schedule.settings.clock_millis.clone();
