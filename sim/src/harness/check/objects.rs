@@ -136,6 +136,24 @@ impl Model for Broker {
             Came::Open => Some(Some(next)),
         }
     }
+
+    /// Every change of a broker, and every new incarnation, has the next epoch.
+    fn height(state: &Self::State) -> u64 {
+        state.as_ref().map_or(0, |known| known.epoch + 1)
+    }
+
+    fn height_before(operation: &BrokerOperation) -> Option<u64> {
+        let Came::Record(record) = &operation.came else { return None };
+        match operation.what {
+            BrokerAction::Register { .. } | BrokerAction::Update { .. } => {
+                record["fields"]["epoch"].as_u64()
+            }
+            BrokerAction::Read => record["fields"]["epoch"].as_u64().map(|epoch| epoch + 1),
+            BrokerAction::Produce => {
+                record["fields"]["brokerEpoch"].as_u64().map(|epoch| epoch + 1)
+            }
+        }
+    }
 }
 
 /// A topic's name: it is free, or some topic's for ever.
