@@ -47,9 +47,9 @@ sites! {
     /// Reached: a node starts. Fires: it finds a log.
     Recovery = "a node recovered a log from its disk", within 10;
     /// Reached: power fails while writes wait for their sync. Fires: what is left is neither all nor nothing.
-    TornWrite = "a power loss tore or reordered unsynced writes", within 100;
+    TornWrite = "a power loss tore or reordered unsynced writes", within 500;
     /// Fires: a node starts from what such a power loss left.
-    TornRecovery = "a torn write was read back at recovery", within 100;
+    TornRecovery = "a torn write was read back at recovery", within 500;
     /// Reached: power fails. Fires: in the middle of a commit.
     PowerLossInCommit = "the power failed in the middle of a commit", within 60;
     /// Reached: a vote is requested. Fires: while a snapshot is being installed.
