@@ -38,9 +38,9 @@ mod job;
 mod tests;
 
 pub use self::file::SimFile;
-pub(crate) use self::job::Job;
 
 use self::image::{Image, SECTOR_BYTES};
+use self::job::Job;
 
 /// How long synchronous work on a disk takes, unless set: a fast SSD with the odd hiccup.
 const LATENCY_DEFAULT: Range<Duration> = Duration::from_micros(100)..Duration::from_millis(2);
