@@ -65,6 +65,8 @@ impl Stage {
         let mut crowds = vec![self.crowd(former, crowd)];
         let successor = self.succeeded(former).await;
         self.last(spans.0).await;
+        // Somebody else again may lead by now.
+        let successor = self.cluster.leader().filter(|leader| *leader != former).or(successor);
         if let Some(successor) = successor {
             // Fewer than the former leader holds, so that its log reaches beyond what is purged.
             crowds.push(self.crowd(successor, crowd / 2));
