@@ -82,6 +82,8 @@ sites! {
     DiskFull = "a disk was full", within 60;
     /// Fires: a connection is reset with data under way.
     ResetMidFrame = "a connection was reset with data under way", within 120;
+    /// Reached: a client's connections to a node are reset. Fires: with a request or an answer under way.
+    ClientReset = "a client's connection was reset with data under way", within 120;
     /// Fires: a sender waits because its receiver does not read.
     Backpressure = "a sender waited for a slow reader", within 120;
     /// Reached: a keyed write is answered after an answer was lost. Fires: it succeeds.

@@ -395,7 +395,7 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
             1 => Fault::Pause { target, length: spread(rng, 100, 20_000) },
             _ => Fault::Pause { target: Target::Leader, length: spread(rng, 100, 5_000) },
         },
-        Family::Network => draw_network(rng, target),
+        Family::Network => draw_network(rng, target, clients),
         Family::Slow => match rng.random_range(0..3) {
             0 => Fault::SlowLink {
                 from: target,
@@ -435,8 +435,9 @@ fn draw_fault(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
 }
 
 /// How links break.
-fn draw_network(rng: &mut SeededRng, target: Target) -> Fault {
-    match rng.random_range(0..9) {
+fn draw_network(rng: &mut SeededRng, target: Target, clients: usize) -> Fault {
+    let client = |rng: &mut SeededRng| rng.random_range(1..=clients.max(1));
+    match rng.random_range(0..11) {
         0 => Fault::Flap {
             from: target,
             to: Target::Node(rng.random_range(1..=NODES)),
@@ -456,6 +457,13 @@ fn draw_network(rng: &mut SeededRng, target: Target) -> Fault {
             gap: spread(rng, 5, 100),
         },
         1 => Fault::Reset { a: target, b: Target::Node(rng.random_range(1..=NODES)) },
+        9 => Fault::CutClient {
+            client: client(rng),
+            target,
+            deaf: rng.random_bool(0.5),
+            length: span(rng),
+        },
+        10 => Fault::ResetClient { client: client(rng), target },
         which => {
             let cuts =
                 [Cut::Alone, Cut::Pair, Cut::Deaf, Cut::Mute, Cut::Bridge, Cut::Ring, Cut::OneLink];

@@ -189,6 +189,10 @@ pub enum Fault {
     Reset { a: Target, b: Target },
     /// A client stops reading its answers.
     PauseClient { client: usize, length: u64 },
+    /// A client and a node do not hear each other; or only the client does not hear the node, whose answers are lost.
+    CutClient { client: usize, target: Target, deaf: bool, length: u64 },
+    /// A client's connections to a node are reset, most likely between a request and its answer.
+    ResetClient { client: usize, target: Target },
     /// The disk fails; whoever runs on it stops, and is started again when the disk works.
     Disk { target: Target, fault: DiskFault, length: u64 },
     /// The disk takes long.

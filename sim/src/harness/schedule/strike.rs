@@ -28,7 +28,10 @@ const CROWD_AT_CRASH: u64 = 6;
 /// How long a reset waits for a frame to fall into: a few heartbeats.
 const FRAME_LIMIT: Duration = Duration::from_millis(300);
 
-/// How often it looks for one.
+/// How long the reset of a client waits for it to ask: clients pause, and have other nodes to ask.
+const REQUEST_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often they look.
 const FRAME_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How long an operator asks for a removal that is not urgent.
@@ -103,6 +106,12 @@ impl Stage {
                 self.world().pause(&client);
                 self.last(length).await;
                 self.world().resume(&client);
+            }
+            Fault::CutClient { client, target, deaf, length } => {
+                self.cut_client(client, node(target), deaf, length).await;
+            }
+            Fault::ResetClient { client, target } => {
+                self.reset_client(client, node(target)).await;
             }
             Fault::Cut { target, cut, length } => self.cut(node(target), cut, length).await,
             Fault::Contest { first, second, crowd, purged } => {
@@ -217,15 +226,41 @@ impl Stage {
 
     /// Resets the connections between two nodes, in the middle of a frame if one comes soon.
     async fn reset(&self, a: NodeId, b: NodeId) {
-        let deadline = rt::now::<SimEnv>() + FRAME_LIMIT;
-        while !self.world().net().is_busy_between(&host(a), &host(b))
-            && rt::now::<SimEnv>() < deadline
-        {
-            rt::sleep::<SimEnv>(FRAME_LOOK_INTERVAL).await;
-        }
-        let under_way = self.world().net().reset_connections(&host(a), &host(b));
+        let under_way = self.reset_connections(&host(a), &host(b), FRAME_LIMIT).await;
         self.cluster.watch().coverage().reach(Site::ResetMidFrame, under_way);
         self.note("network", Some(a), || format!("connections with n{b} are reset"));
+    }
+
+    async fn reset_client(&self, client: usize, id: NodeId) {
+        let client = workload::host(client);
+        let under_way = self.reset_connections(&client, &host(id), REQUEST_LIMIT).await;
+        self.cluster.watch().coverage().reach(Site::ClientReset, under_way);
+        self.note("network", Some(id), || format!("connections with {client} are reset"));
+    }
+
+    /// Resets the connections between two hosts as soon as something is under way, at last after `limit`. Says whether
+    /// something was.
+    async fn reset_connections(&self, a: &str, b: &str, limit: Duration) -> bool {
+        let deadline = rt::now::<SimEnv>() + limit;
+        while !self.world().net().is_busy_between(a, b) && rt::now::<SimEnv>() < deadline {
+            rt::sleep::<SimEnv>(FRAME_LOOK_INTERVAL).await;
+        }
+        self.world().net().reset_connections(a, b)
+    }
+
+    async fn cut_client(&self, client: usize, id: NodeId, deaf: bool, length: u64) {
+        let (client, node) = (workload::host(client), host(id));
+        let links = [(&node, &client), (&client, &node)];
+        let links = if deaf { &links[..1] } else { &links[..] };
+        self.note("network", Some(id), || format!("{client} is cut off, deaf: {deaf}"));
+        for (from, to) in links {
+            self.world().net().block(from, to);
+        }
+        self.last(length).await;
+        for (from, to) in links {
+            self.world().net().unblock(from, to);
+        }
+        self.note("heal", Some(id), || format!("{client} is back"));
     }
 
     pub(super) async fn lose(&self, id: NodeId, down: u64) {
