@@ -53,22 +53,20 @@ impl Network {
         });
     }
 
-    /// Packets from `from` to `to` vanish; the way back stays as it is.
+    /// Packets from `from` to `to` vanish; the way back stays as it is. Blocks of one link add up: it is open again when
+    /// each of them was undone.
     pub fn block(&self, from: &str, to: &str) {
         self.with(|state, now| {
-            state.retopology(now, |topology| {
-                topology.blocked.insert((from.into(), to.into()));
-            });
+            state.retopology(now, |topology| topology.block(from, to));
             state.trace.record(format_args!("net block {from}->{to}"));
         });
     }
 
-    /// Undoes [`Self::block`], and this one link's part in [`Self::partition`].
+    /// Undoes one [`Self::block`], or this one link's part in one [`Self::partition`]. Nothing happens when the link is
+    /// open.
     pub fn unblock(&self, from: &str, to: &str) {
         self.with(|state, now| {
-            state.retopology(now, |topology| {
-                topology.blocked.remove(&(from.into(), to.into()));
-            });
+            state.retopology(now, |topology| topology.unblock(from, to));
             state.trace.record(format_args!("net unblock {from}->{to}"));
         });
     }
@@ -82,7 +80,7 @@ impl Network {
             state.retopology(now, |topology| {
                 for from in &hosts {
                     for to in hosts.iter().filter(|to| !together(*from, **to)) {
-                        topology.blocked.insert(((*from).into(), (*to).into()));
+                        topology.block(from, to);
                     }
                 }
             });

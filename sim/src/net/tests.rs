@@ -85,6 +85,28 @@ fn bytes_caught_on_the_wire_by_a_block_arrive_after_it() {
 }
 
 #[test]
+fn a_link_is_open_again_when_its_last_block_is_undone() {
+    simulate(24, || async {
+        let Pair { net, mut at_a, mut at_b, .. } = pair().await;
+        net.block("a", "b");
+        net.partition(&[&["a"], &["b"]]);
+        net.unblock("a", "b");
+        at_a.write_all(b"held").await.expect("write");
+        assert!(within(LONG, at_b.read_u8()).await.is_none(), "the partition is still on");
+        net.unblock("a", "b");
+        within(RETRANSMITTED, expect(&mut at_b, "held")).await.expect("when TCP sends again");
+
+        // What heals all leaves nothing to undo, and what is undone too often does not count against the next block.
+        net.block("a", "b");
+        net.heal();
+        net.unblock("a", "b");
+        net.block("a", "b");
+        at_a.write_all(b"held").await.expect("write");
+        assert!(within(LONG, at_b.read_u8()).await.is_none());
+    });
+}
+
+#[test]
 fn what_was_held_for_long_is_sent_again_only_after_long() {
     // TCP tries after 0.2, 0.6, … 51, 102.2 seconds.
     for (block, quiet, limit) in [(400, 190, 210), (60_000, 42_190, 42_210)] {

@@ -1,5 +1,6 @@
 //! Who can send to whom, and how long it takes. No connections here: see [`super::conn`].
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,8 +27,9 @@ pub(super) struct Host {
 #[derive(Debug, Default)]
 pub(super) struct Topology {
     pub(super) hosts: BTreeMap<HostName, Host>,
-    /// Directed links (from, to) whose packets vanish.
-    pub(super) blocked: BTreeSet<(HostName, HostName)>,
+    /// Directed links (from, to) whose packets vanish, and how many blocks there are on each: none, and it is no more
+    /// in here.
+    pub(super) blocked: BTreeMap<(HostName, HostName), u64>,
     /// Hosts cut off from every other, including those that do not exist yet.
     pub(super) isolated: BTreeSet<HostName>,
     /// Links whose latency was set; the others have the default.
@@ -43,7 +45,22 @@ impl Topology {
         from == to
             || !(self.isolated.contains(from)
                 || self.isolated.contains(to)
-                || self.blocked.contains(&(from.clone(), to.clone())))
+                || self.blocked.contains_key(&(from.clone(), to.clone())))
+    }
+
+    /// One more block on the link from `from` to `to`.
+    pub(super) fn block(&mut self, from: &str, to: &str) {
+        *self.blocked.entry((from.into(), to.into())).or_default() += 1;
+    }
+
+    /// One block less on the link, if there is any.
+    pub(super) fn unblock(&mut self, from: &str, to: &str) {
+        if let Entry::Occupied(mut blocks) = self.blocked.entry((from.into(), to.into())) {
+            *blocks.get_mut() -= 1;
+            if *blocks.get() == 0 {
+                blocks.remove();
+            }
+        }
     }
 
     /// How long the next packet from `from` to `to` takes.

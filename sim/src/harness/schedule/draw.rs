@@ -310,13 +310,8 @@ fn draw_faults(rng: &mut SeededRng, duration: u64, on: &[Family], clients: usize
     faults
 }
 
-/// Cuts a follower off from `at` on for `length`. What was cut before is mended by then: it would mend this too.
+/// Cuts a follower off from `at` on for `length`. Other cuts that end meanwhile leave it alone: blocks of a link add up.
 fn be_absent(rng: &mut SeededRng, faults: &mut Vec<Planned>, (at, length): (u64, u64)) {
-    for planned in &mut *faults {
-        if let Fault::Cut { length, .. } = &mut planned.fault {
-            *length = (*length).min(at.saturating_sub(planned.at));
-        }
-    }
     let target = Target::Follower(rng.random_range(1..NODES));
     faults.push(Planned { at, fault: Fault::Cut { target, cut: Cut::Alone, length } });
     faults.sort_by_key(|planned| planned.at);

@@ -78,7 +78,6 @@ impl Stage {
             self.succeeded(successor).await;
             self.last(spans.1).await;
         }
-        // If others cut the same links, they are mended with these.
         self.rejoin(former);
         if let Some(successor) = successor {
             self.rejoin(successor);
