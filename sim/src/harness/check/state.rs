@@ -4,13 +4,17 @@
 //! - At every index up to a few thousand records, and at ever rarer ones above, the state's digest (over
 //!   its canonical bytes) is the same on every node, in every life, whether it got there by the log or by
 //!   a snapshot. Snapshots are compared always.
-//! - The metadata's own invariants hold in each of these states, and its diffs show what a look at every
-//!   record shows.
+//! - At every index without exception, what the entry changed is the same on every node that applied it: every
+//!   record that its diff shows, byte for byte, and how many there are of each kind. Whoever started from the same
+//!   state and changed the same is in the same state. What no diff shows (remembered outcomes, the next producer
+//!   id) and what changed without a stamp of its own is left to the digests.
+//! - The metadata's own invariants hold in each of the states whose digest is taken, and its diffs show what a look at
+//!   every record shows.
 
 use std::collections::BTreeMap;
 
 use yakt::codec;
-use yakt::metadata::{Audience, State, Timestamp};
+use yakt::metadata::{Audience, Changes, State, Timestamp};
 use yakt::raft::{EntryId, NodeId, Reply};
 
 use super::failover::FailoverCheck;
@@ -27,12 +31,71 @@ const DIFFS_CHECKED: usize = 8;
 pub struct StateCheck {
     answers: BTreeMap<u64, (NodeId, u64)>,
     digests: BTreeMap<u64, (NodeId, u64)>,
+    /// What the entry at an index changed.
+    deltas: BTreeMap<u64, (NodeId, u64)>,
+    /// Where each node was last, and its cluster time there.
     stamps: BTreeMap<NodeId, (u64, Timestamp)>,
     failover: FailoverCheck,
     compared: u64,
 }
 
 type Checked = Result<(), String>;
+
+/// A state, as far as it is looked at here. A trait, because no command leads to a state that breaks its own
+/// promises, and this checker's tests need some.
+pub trait Judged {
+    /// See [`State::digest`].
+    fn digest(&self) -> u64;
+
+    /// See [`State::check_invariants`].
+    ///
+    /// # Errors
+    ///
+    /// The invariant that is broken.
+    fn check_invariants(&self) -> Checked;
+
+    /// See [`State::last_stamp`].
+    fn last_stamp(&self) -> Timestamp;
+
+    /// How many things there are of each kind, found without looking at them.
+    fn counts(&self) -> [usize; 4];
+
+    /// When each record that a diff can show was last changed, by looking at every one.
+    fn changed_at(&self) -> Vec<Timestamp>;
+
+    /// What a broker is shown: see [`State::changes_since`].
+    fn changes_since(&self, offset: Timestamp) -> Option<Changes>;
+}
+
+impl Judged for State {
+    fn digest(&self) -> u64 {
+        self.digest()
+    }
+
+    fn check_invariants(&self) -> Checked {
+        self.check_invariants()
+    }
+
+    fn last_stamp(&self) -> Timestamp {
+        self.last_stamp()
+    }
+
+    fn counts(&self) -> [usize; 4] {
+        [self.object_count(), self.topic_count(), self.partition_count(), self.producer_count()]
+    }
+
+    fn changed_at(&self) -> Vec<Timestamp> {
+        let brokers = self.all_brokers().map(|record| record.timestamp);
+        let topics = self.topics().map(|record| record.timestamp);
+        let partitions = self.partitions().map(|record| record.timestamp);
+        let producers = self.producers().map(|record| record.timestamp);
+        brokers.chain(topics).chain(partitions).chain(producers).collect()
+    }
+
+    fn changes_since(&self, offset: Timestamp) -> Option<Changes> {
+        self.changes_since(offset, Audience::Broker)
+    }
+}
 
 impl StateCheck {
     /// How many digests were compared with another node's.
@@ -55,11 +118,15 @@ impl StateCheck {
         }
         // A node that starts again begins at its snapshot: only steps forward tell.
         let stamp = state.last_stamp();
-        if let Some((before, earlier)) = self.stamps.insert(node, (index, stamp))
-            && before < index
-            && earlier > stamp
-        {
-            return Err(format!("node {node}: cluster time went back from {earlier} to {stamp}"));
+        if let Some((before, earlier)) = self.stamps.insert(node, (index, stamp)) {
+            if before < index && earlier > stamp {
+                return Err(format!(
+                    "node {node}: cluster time went back from {earlier} to {stamp}"
+                ));
+            }
+            if before + 1 == index {
+                self.compare_delta(node, index, earlier, state)?;
+            }
         }
         self.failover.applied(index, state)?;
         let records = state.topic_count() + state.partition_count() + state.producer_count();
@@ -70,12 +137,37 @@ impl StateCheck {
         Ok(())
     }
 
-    /// Compares the state of `node`, which has applied up to `index`, with what others had there.
+    /// Compares what the entry at `index` changed on `node`, where cluster time was `earlier` before, with what it
+    /// changed on others. Costs by what it changed.
+    fn compare_delta(
+        &mut self,
+        node: NodeId,
+        index: u64,
+        earlier: Timestamp,
+        state: &impl Judged,
+    ) -> Checked {
+        // No diff goes back further than ten minutes. One entry can take cluster time that far, on every node alike.
+        let changes = state.changes_since(earlier);
+        let changes = changes.as_ref().map(|changes| (&changes.upserted, &changes.deleted));
+        let delta = codec::encode_versioned(&(changes, state.counts(), state.last_stamp()));
+        let delta = fnv1a(&delta);
+        let (other, known) = *self.deltas.entry(index).or_insert((node, delta));
+        if known != delta {
+            return Err(format!(
+                "the entry at index {index} changed nodes {other} and {node} differently"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Compares the state of `node`, which has applied up to `index` or has installed a snapshot that ends there, with
+    /// what others had there.
     ///
     /// # Errors
     ///
     /// What differs, or what is wrong with this state by itself.
-    pub fn compare(&mut self, node: NodeId, index: u64, state: &State) -> Checked {
+    pub fn compare(&mut self, node: NodeId, index: u64, state: &impl Judged) -> Checked {
+        self.stamps.insert(node, (index, state.last_stamp()));
         let digest = state.digest();
         if let Some((other, known)) = self.digests.get(&index) {
             self.compared += 1;
@@ -96,11 +188,8 @@ impl StateCheck {
 
 /// What diffs since the microsecond before each of the last changes, and since the change itself, must show, by
 /// looking at every record.
-fn check_changes(state: &State) -> Checked {
-    let mut stamps: Vec<Timestamp> = state.all_brokers().map(|record| record.timestamp).collect();
-    stamps.extend(state.topics().map(|record| record.timestamp));
-    stamps.extend(state.partitions().map(|record| record.timestamp));
-    stamps.extend(state.producers().map(|record| record.timestamp));
+fn check_changes(state: &impl Judged) -> Checked {
+    let mut stamps = state.changed_at();
     stamps.sort_unstable();
     for (newer, stamp) in stamps.iter().rev().take(DIFFS_CHECKED).enumerate() {
         let before = Timestamp::from_micros(stamp.micros() - 1);
@@ -110,7 +199,7 @@ fn check_changes(state: &State) -> Checked {
         );
         debug_assert!(newer >= until, "sorted");
         for (offset, expected) in [(before, since), (*stamp, until)] {
-            let Some(changes) = state.changes_since(offset, Audience::Broker) else { continue };
+            let Some(changes) = state.changes_since(offset) else { continue };
             let found = changes.upserted.len() + changes.deleted.len();
             if found != expected {
                 return Err(format!("a diff since {offset} shows {found} changes of {expected}"));
@@ -123,7 +212,8 @@ fn check_changes(state: &State) -> Checked {
 #[cfg(test)]
 mod tests {
     use openraft::vote::RaftLeaderId;
-    use yakt::metadata::{Change, Command};
+    use uuid::Uuid;
+    use yakt::metadata::{Change, Command, CreateTopic, DeletedBroker};
 
     use super::*;
 
@@ -170,5 +260,129 @@ mod tests {
         let ((later, reply), (earlier, other)) = (ticked(6), ticked(5));
         check.applied(1, id(1), &reply, &later).unwrap();
         assert!(check.applied(1, id(2), &other, &earlier).unwrap_err().contains("went back"));
+    }
+
+    /// What no command leads to: a state whose promises are broken at will.
+    #[derive(Clone, Default)]
+    struct Forged {
+        digest: u64,
+        broken: Option<&'static str>,
+        changed_at: Vec<u64>,
+        /// How many changes each diff leaves out.
+        hidden: usize,
+        /// How many changes each diff shows too much.
+        invented: usize,
+    }
+
+    impl Judged for Forged {
+        fn digest(&self) -> u64 {
+            self.digest
+        }
+
+        fn check_invariants(&self) -> Checked {
+            self.broken.map_or(Ok(()), |broken| Err(broken.to_owned()))
+        }
+
+        fn last_stamp(&self) -> Timestamp {
+            Timestamp::from_micros(self.changed_at.iter().copied().max().unwrap_or(0))
+        }
+
+        fn counts(&self) -> [usize; 4] {
+            [self.changed_at.len(); 4]
+        }
+
+        fn changed_at(&self) -> Vec<Timestamp> {
+            self.changed_at.iter().copied().map(Timestamp::from_micros).collect()
+        }
+
+        fn changes_since(&self, offset: Timestamp) -> Option<Changes> {
+            let later = self.changed_at().iter().filter(|stamp| **stamp > offset).count();
+            let shown = (later + self.invented).saturating_sub(self.hidden);
+            let broker = DeletedBroker { broker_id: 1.try_into().unwrap(), uuid: Uuid::nil() };
+            Some(Changes { upserted: Vec::new(), deleted: vec![broker; shown] })
+        }
+    }
+
+    #[test]
+    fn a_state_that_breaks_an_invariant_is_caught() {
+        let sound = Forged { changed_at: vec![5, 5, 7], ..Forged::default() };
+        assert_eq!(StateCheck::default().compare(1, 9, &sound), Ok(()));
+        let forged = Forged { broken: Some("two brokers are one"), ..sound };
+        let broken = StateCheck::default().compare(1, 9, &forged).unwrap_err();
+        assert_eq!(broken, "node 1 at index 9: two brokers are one");
+    }
+
+    #[test]
+    fn a_diff_that_shows_too_little_or_too_much_is_caught() {
+        let sound = Forged { changed_at: vec![5, 5, 7], ..Forged::default() };
+        let caught = |forged: &Forged| StateCheck::default().compare(1, 9, forged).unwrap_err();
+        assert!(caught(&Forged { hidden: 1, ..sound.clone() }).contains("shows 0 changes of 1"));
+        assert!(caught(&Forged { invented: 1, ..sound }).contains("shows 2 changes of 1"));
+    }
+
+    fn creation(name: &str, uuid: u128) -> Change {
+        let name = name.parse().unwrap();
+        Change::CreateTopic(CreateTopic { uuid: Uuid::from_u128(uuid), name })
+    }
+
+    /// Applies `change` to `state`, and gives the index of the entry, which is the microsecond of its stamp.
+    fn change(state: &mut State, change: Change) -> u64 {
+        let clock = Timestamp::from_micros(state.last_stamp().micros() + 1);
+        state.apply(&Command { clock, idempotency: None, change });
+        clock.micros()
+    }
+
+    /// So many topics that only every fourth digest is taken, and the check of a node that has seen it.
+    fn crowded() -> (StateCheck, State) {
+        let (mut check, mut state) = (StateCheck::default(), State::new());
+        let topics = 4 * RECORDS_EVERY_INDEX;
+        for topic in 0..topics {
+            let index = change(&mut state, creation(&format!("t{topic}"), topic as u128 + 1));
+            for node in [1, 2] {
+                check.applied(node, id(index), &Reply(None), &state).unwrap();
+            }
+        }
+        (check, state)
+    }
+
+    #[test]
+    fn a_difference_at_an_index_without_a_digest_is_caught() {
+        let (mut check, mut state) = crowded();
+        let (mut other, compared) = (state.clone(), check.compared());
+        let index = change(&mut state, creation("one", 1_000));
+        change(&mut other, creation("two", 1_000));
+        check.applied(1, id(index), &Reply(None), &state).unwrap();
+        let mut restarted = check.clone();
+        let caught = check.applied(2, id(index), &Reply(None), &other).unwrap_err();
+        assert!(caught.contains("differently"), "{caught}");
+        assert_eq!(check.compared(), compared, "there is no digest at {index}");
+        // A node that is new there has changed nothing.
+        assert_eq!(restarted.applied(3, id(index), &Reply(None), &other), Ok(()));
+    }
+
+    #[test]
+    fn a_node_that_begins_at_a_snapshot_changes_what_others_changed() {
+        let (mut check, mut state) = crowded();
+        let snapshot = state.clone();
+        let index = change(&mut state, creation("one", 1_000));
+        check.applied(1, id(index), &Reply(None), &state).unwrap();
+        check.compare(3, index - 1, &snapshot).unwrap();
+        let mut broken = check.clone();
+        assert_eq!(check.applied(3, id(index), &Reply(None), &state), Ok(()));
+        let mut other = snapshot;
+        change(&mut other, Change::Tick);
+        let caught = broken.applied(3, id(index), &Reply(None), &other).unwrap_err();
+        assert!(caught.contains("differently"), "{caught}");
+    }
+
+    #[test]
+    fn an_entry_that_takes_cluster_time_far_ahead_passes() {
+        let (mut check, mut state) = crowded();
+        let index = state.last_stamp().micros() + 1;
+        let clock = Timestamp::from_micros(3_600_000_000);
+        state.apply(&Command { clock, idempotency: None, change: Change::Tick });
+        for node in [1, 2] {
+            assert_eq!(check.applied(node, id(index), &Reply(None), &state), Ok(()));
+        }
     }
 }
