@@ -192,10 +192,10 @@ impl Watch {
         }
     }
 
-    /// Whether some majority that the cluster needs is gone when the disks of `destroyed` are.
+    /// See [`RaftCheck::is_unrecoverable`].
     #[must_use]
-    pub fn is_unrecoverable(&self, destroyed: &BTreeSet<NodeId>) -> bool {
-        self.lock().raft.voters().iter().any(|voters| liveness::is_unrecoverable(voters, destroyed))
+    pub fn is_unrecoverable(&self, rotten: &BTreeSet<NodeId>, replaced: &BTreeSet<NodeId>) -> bool {
+        self.lock().raft.is_unrecoverable(rotten, replaced)
     }
 
     /// The disk of `node` is gone, and everything on it.
@@ -249,5 +249,57 @@ impl Watch {
 impl Seen {
     fn report(&mut self, violation: Violation) {
         self.violation.get_or_insert(violation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use yakt::metadata::{Change, Command, Timestamp};
+
+    use super::*;
+
+    fn watch() -> Watch {
+        Watch::new(Trace::new(), Coverage::default(), Recorder::new(false))
+    }
+
+    fn what(watch: &Watch) -> String {
+        watch.violation().map(|violation| violation.to_string()).unwrap_or_default()
+    }
+
+    fn ticked(clock: u64) -> State {
+        let mut state = State::new();
+        let clock = Timestamp::from_micros(clock);
+        state.apply(&Command { clock, idempotency: None, change: Change::Tick });
+        state
+    }
+
+    #[test]
+    fn nodes_that_rest_in_different_states_are_caught() {
+        let watch = watch();
+        watch.at_rest(1, 9, &ticked(5));
+        watch.at_rest(2, 9, &ticked(5));
+        assert_eq!(watch.violation(), None);
+        watch.at_rest(3, 9, &ticked(6));
+        assert!(what(&watch).starts_with("safety: nodes 1 and 3 have different states"));
+    }
+
+    #[test]
+    fn what_an_observer_shows_is_judged_and_the_first_violation_kept() {
+        let watch = watch();
+        assert!(watch.leads(1, 7) && !watch.leads(1, 7));
+        (watch.observer(2).0)(Step::Truncated(3));
+        assert_eq!(watch.violation(), None);
+        watch.leads(3, 7);
+        assert!(what(&watch).starts_with("safety: election safety"), "{}", what(&watch));
+        watch.report(Violation::liveness("later"));
+        assert!(what(&watch).starts_with("safety: election safety"));
+
+        let watch = self::watch();
+        (watch.observer(2).0)(Step::VoteAnswered {
+            vote: yakt::raft::Ballot::new(4, 1),
+            granted: true,
+            pre: false,
+        });
+        assert!(what(&watch).starts_with("safety: durability"), "{}", what(&watch));
     }
 }

@@ -97,12 +97,17 @@ impl Cluster {
     }
 
     /// Whether what was lost with disks is more than a majority can make up for.
+    ///
+    /// Who refused its rotten data has lost it. A ghost, whose former disk was made a member again, is on another disk by
+    /// now, which is no voter's until it holds a log: then that disk counts, and what became of the former one does not.
     #[must_use]
     pub fn is_unrecoverable(&self) -> bool {
-        let destroyed: BTreeSet<NodeId> = {
+        let (rotten, replaced) = {
             let inner = self.lock();
-            inner.destroyed.union(&inner.refused).copied().collect()
+            let (rotten, ghosts): (BTreeSet<_>, BTreeSet<_>) =
+                inner.refused.iter().copied().partition(|id| inner.rotten.contains(id));
+            (rotten, &ghosts | &inner.destroyed)
         };
-        self.watch.is_unrecoverable(&destroyed)
+        self.watch.is_unrecoverable(&rotten, &replaced)
     }
 }

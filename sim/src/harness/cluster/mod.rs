@@ -26,6 +26,8 @@ use crate::world::World;
 mod damage;
 mod look;
 mod process;
+#[cfg(test)]
+mod tests;
 
 /// How often waiting looks again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -58,7 +60,7 @@ struct Inner {
     torn: BTreeSet<NodeId>,
     /// Nodes that found their data rotten, or their former disk a member again, and await replacement.
     refused: BTreeSet<NodeId>,
-    /// Nodes that were voters when their disk was lost, and have not been replaced yet.
+    /// Nodes whose disk was lost, and whose former disk nobody has removed from the cluster for certain yet.
     destroyed: BTreeSet<NodeId>,
     /// Nodes that an operator has asked to remove. For good: a request that was lost on its way, or in a node that
     /// stood still, may remove a node that has come back since (swarm, seed 5000116).

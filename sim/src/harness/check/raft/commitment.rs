@@ -4,20 +4,43 @@ use std::collections::BTreeSet;
 
 use yakt::raft::{EntryId, Membership, NodeId, Term};
 
+use super::super::liveness::is_unrecoverable;
 use super::{Checked, Committed, RaftCheck, Voters, ensure, voter_sets};
 
 impl RaftCheck {
-    /// Who may vote: by the last membership that is committed, and by those behind it that some node has in its log.
-    /// Each of the sets needs a majority for the cluster to go on.
+    /// Who may vote: by the last membership that is committed, and by those behind it that some node has in its log and
+    /// that may be committed still. Each of the sets needs a majority for the cluster to go on.
+    ///
+    /// An entry of an older term than what is committed before it never will be: whoever leads has what is committed, and
+    /// the terms of a log only rise (Raft §5.4). Were it counted, what a deposed leader has left on one node could excuse
+    /// a cluster whose voters all have their disks.
     #[must_use]
     pub fn voters(&self) -> Vec<BTreeSet<NodeId>> {
-        let committed = self.committed().unwrap_or(0);
+        let last = self.committed.last_key_value();
+        let (committed, leader) =
+            last.map_or((0, None), |(index, last)| (*index, Some(last.entry.leader_id)));
         let last = self.voters_up_to(committed, None);
         let later = self.voters.range((committed + 1, 0)..).map(|(_, voters)| voters);
         let later = later
+            .filter(|voters| Some(voters.entry.leader_id) >= leader)
             .filter(|voters| self.nodes.values().any(|known| known.memory.holds(voters.entry)));
         let sets = last.into_iter().chain(later).flat_map(|voters| &voters.sets);
         sets.map(|set| set.iter().copied().collect()).collect()
+    }
+
+    /// Whether no majority of some set of voters is left: those in `rotten` cannot read their disks, and those in
+    /// `replaced` have lost theirs. Who was replaced counts again as soon as its new disk holds anything of the log: only
+    /// members are sent that, and voters are not made of others.
+    #[must_use]
+    pub fn is_unrecoverable(&self, rotten: &BTreeSet<NodeId>, replaced: &BTreeSet<NodeId>) -> bool {
+        let has_nothing = |id: &&NodeId| {
+            self.nodes
+                .get(id)
+                .is_none_or(|known| known.disk.last_index().is_none() && known.snapshot.is_none())
+        };
+        let replaced = replaced.iter().filter(has_nothing);
+        let destroyed = rotten.iter().chain(replaced).copied().collect();
+        self.voters().iter().any(|voters| is_unrecoverable(voters, &destroyed))
     }
 
     /// The last committed membership up to `index`, if `entry` is not one itself. What a deposed leader appended there

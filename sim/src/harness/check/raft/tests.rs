@@ -261,3 +261,141 @@ fn steps_out_of_order_are_caught() {
     check.applied(1, id(1, 1)).unwrap();
     assert!(check.applied(1, id(1, 1)).unwrap_err().starts_with("monotony"));
 }
+
+#[test]
+fn an_applied_entry_that_is_not_in_the_log_or_not_what_was_committed_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    // Node 3 gives way to what a later leader sends it, before anybody learns that the rest is committed.
+    check.truncated(3, 1).unwrap();
+    check.appended(3, &[entry(2, 1, 6)]).unwrap();
+    check.committed_at(1, id(1, 1)).unwrap();
+    check.applied(1, id(1, 0)).unwrap();
+    let other = check.clone().applied(1, id(2, 1)).unwrap_err();
+    assert!(other.starts_with("order") && other.contains("not in its log"), "{other}");
+    // It starts again, and holds its own entry for committed.
+    let found = Recovered {
+        committed: Some(id(2, 1)),
+        entries: vec![members(0, &[1, 2, 3]), entry(2, 1, 6)],
+        ..Recovered::default()
+    };
+    check.recovered(3, &found).unwrap();
+    check.applied(3, id(1, 0)).unwrap();
+    assert!(check.applied(3, id(2, 1)).unwrap_err().starts_with("immutability"));
+}
+
+#[test]
+fn applying_or_installing_what_nobody_has_committed_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    let found = Recovered {
+        committed: Some(id(1, 1)),
+        entries: vec![members(0, &[1, 2, 3]), entry(1, 1, 5)],
+        ..Recovered::default()
+    };
+    check.recovered(1, &found).unwrap();
+    let applied = check.applied(1, id(1, 0)).unwrap_err();
+    assert!(applied.starts_with("order") && applied.contains("nobody"), "{applied}");
+    check.stored(2, &[Stored::Snapshot(Some(id(1, 1)))]).unwrap();
+    let installed = check.installed(2, id(1, 1)).unwrap_err();
+    assert!(installed.starts_with("order") && installed.contains("nobody"), "{installed}");
+}
+
+#[test]
+fn a_snapshot_that_takes_a_node_back_or_elsewhere_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    check.committed_at(1, id(1, 1)).unwrap();
+    check.stored(3, &[Stored::Snapshot(Some(id(2, 1)))]).unwrap();
+    assert!(check.installed(3, id(2, 1)).unwrap_err().starts_with("immutability"));
+    check.applied(1, id(1, 0)).unwrap();
+    check.applied(1, id(1, 1)).unwrap();
+    check.stored(1, &[Stored::Snapshot(Some(id(1, 0)))]).unwrap();
+    assert!(check.installed(1, id(1, 0)).unwrap_err().starts_with("monotony"));
+}
+
+#[test]
+fn a_commit_index_that_goes_back_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    check.committed_at(1, id(1, 1)).unwrap();
+    assert!(check.committed_at(1, id(1, 0)).unwrap_err().starts_with("monotony"));
+}
+
+#[test]
+fn a_snapshot_that_is_gone_after_a_restart_is_caught() {
+    let mut check = cluster(&[1, 2]);
+    check.stored(1, &[Stored::Snapshot(Some(id(1, 1)))]).unwrap();
+    let found =
+        Recovered { entries: vec![members(0, &[1, 2, 3]), entry(1, 1, 5)], ..Recovered::default() };
+    let lost = check.clone().recovered(1, &found).unwrap_err();
+    assert!(lost.starts_with("durability") && lost.contains("snapshot"), "{lost}");
+    let found = Recovered { snapshot: Some(id(1, 1)), ..found };
+    assert_eq!(check.recovered(1, &found), Ok(()));
+}
+
+#[test]
+fn a_removed_entry_that_is_back_after_a_restart_is_caught() {
+    let mut check = cluster(&[1, 2, 3]);
+    for node in 1..=3 {
+        check.truncated(node, 1).unwrap();
+        check.appended(node, &[entry(2, 1, 6)]).unwrap();
+        check.stored(node, &[Stored::TruncatedFrom(1)]).unwrap();
+    }
+    for node in [1, 2] {
+        check.stored(node, &[Stored::Entries(vec![id(2, 1)])]).unwrap();
+    }
+    let found =
+        Recovered { entries: vec![members(0, &[1, 2, 3]), entry(1, 1, 5)], ..Recovered::default() };
+    // Until something else is committed there, it does no harm.
+    assert_eq!(check.clone().recovered(3, &found), Ok(()));
+    check.committed_at(1, id(2, 1)).unwrap();
+    let back = check.recovered(3, &found).unwrap_err();
+    assert!(back.starts_with("durability") && back.contains("had removed"), "{back}");
+}
+
+#[test]
+fn two_entries_before_one_are_caught() {
+    let mut check = cluster(&[]);
+    check.appended(1, &[entry(3, 2, 7)]).unwrap();
+    check.truncated(2, 1).unwrap();
+    check.appended(2, &[entry(2, 1, 6)]).unwrap();
+    let other = check.appended(2, &[entry(3, 2, 7)]).unwrap_err();
+    assert!(other.starts_with("log matching: before"), "{other}");
+}
+
+/// What has become of the disks of a cluster of three, whose log is committed.
+fn lost(check: &RaftCheck, rotten: &[u64], replaced: &[u64]) -> bool {
+    check.is_unrecoverable(&rotten.iter().copied().collect(), &replaced.iter().copied().collect())
+}
+
+#[test]
+fn a_replaced_disk_is_lost_until_its_successor_holds_a_log() {
+    let mut check = cluster(&[1, 2, 3]);
+    check.committed_at(1, id(1, 1)).unwrap();
+    for node in [2, 3] {
+        check.disk_lost(node);
+        check.recovered(node, &Recovered::default()).unwrap();
+    }
+    assert!(!lost(&check, &[], &[3]));
+    assert!(lost(&check, &[], &[2, 3]));
+    assert!(lost(&check, &[1], &[3]), "a rotten log is no log");
+    // Node 3 was removed without its operator's hearing of it, and is a voter on its new disk.
+    check.appended(3, &[members(0, &[1, 2, 3])]).unwrap();
+    assert!(lost(&check, &[], &[2, 3]), "what is only in memory is no log either");
+    check.stored(3, &[Stored::Entries(vec![id(1, 0)])]).unwrap();
+    assert!(!lost(&check, &[], &[2, 3]));
+}
+
+#[test]
+fn a_membership_that_can_be_committed_no_more_excuses_nobody() {
+    let mut check = cluster(&[1, 2, 3]);
+    // Node 3 leads term 2 and appends a membership of its own, which may still be committed.
+    check.appended(3, &[entry(2, 2, 6), members_of((2, 3), &[2, 3])]).unwrap();
+    check.committed_at(1, id(1, 1)).unwrap();
+    assert!(lost(&check, &[], &[2]) && check.voters().len() == 2, "{:?}", check.voters());
+    // Then the others go on without it in term 3.
+    for node in [1, 2] {
+        check.appended(node, &[entry(3, 2, 7)]).unwrap();
+        check.stored(node, &[Stored::Entries(vec![id(3, 2)])]).unwrap();
+    }
+    check.committed_at(1, id(3, 2)).unwrap();
+    check.disk_lost(2);
+    assert!(!lost(&check, &[], &[2]), "{:?}", check.voters());
+}
