@@ -63,6 +63,9 @@ pub fn is_unrecoverable(voters: &BTreeSet<NodeId>, destroyed: &BTreeSet<NodeId>)
 
 #[cfg(test)]
 mod tests {
+    use openraft::vote::RaftLeaderId;
+    use yakt::raft::Leader;
+
     use super::*;
 
     fn view(id: NodeId) -> View {
@@ -91,6 +94,16 @@ mod tests {
         assert!(broken(|view| view.leader = None).is_some());
         assert!(broken(|view| view.voters = [1, 2].into()).is_some());
         assert!(disorder(&views()[..2], &members, false).is_some());
+        assert!(disorder(&[], &members, false).is_some());
+        let leader_id = Leader { term: 1, voted_for: 1 }.to_committed();
+        let at = |index| {
+            let applied = Some(EntryId { leader_id, index });
+            let [first, second, third] = [1, 2, 3].map(view);
+            let idle = |view| View { applied: Some(EntryId { leader_id, index: 7 }), ..view };
+            disorder(&[idle(first), idle(second), View { applied, ..third }], &members, true)
+        };
+        assert_eq!(at(7), None);
+        assert!(at(6).is_some());
         // Nobody has applied anything.
         assert!(disorder(&views(), &members, true).is_some());
     }

@@ -39,6 +39,8 @@ mod leader_kills;
 mod partitions;
 mod snapshot_catch_up;
 mod ten_minutes;
+#[cfg(test)]
+mod tests;
 mod total_crash;
 
 /// The size of the clusters that scenarios run.
