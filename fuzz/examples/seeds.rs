@@ -97,18 +97,21 @@ fn codec() {
 
 fn commands() {
     const SNAPSHOT: [u8; 8] = [0; 8];
-    let brokers = [[1, 10, 0, 0, 0, 0, 0, 0], [1, 10, 0, 1, 1, 1, 0, 0], [1, 10, 0, 2, 2, 0, 0, 0]];
-    let topic = [4, 1, 0, 8, 0, 0, 0, 0];
-    let partition = [5, 1, 0, 0x18, 0b111, 0, 0, 0];
-    let moving = [5, 1, 0, 0x28, 0b111, 0b011, 0x41, 161];
+    const CHECK: [u8; 8] = [7, 0, 0, 0, 0, 0, 0, 0];
+    let brokers = [[1, 10, 0, 0, 0, 0, 0, 0], [1, 10, 0, 1, 1, 0, 0, 0], [1, 10, 0, 2, 0, 0, 0, 0]];
+    let topic = [4, 1, 0, 0, 0, 0, 0, 0];
+    let partition = [5, 1, 0, 0x10, 0b111, 0, 0, 0];
+    let moving = [5, 1, 0, 0x20, 0b111, 0b011, 0x41, 161];
     let producer = [6, 1, 200, 1, 0, 0, 0, 0];
     let fence = [2, 1, 0, 0, 1, 0, 0, 0];
     let close = [3, 1, 0, 1, 0, 0, 0, 0];
-    let again = [1, 250, 0, 3, 1, 0, 0, 0];
+    let again = [1, 250, 0, 1, 0, 0, 0, 0];
+    let stale = [2, 1, 0, 0, 3, 1, 8, 0];
     let back = [2, 200, 0, 0, 3, 7, 0, 0];
-    let lead = [topic, partition, moving, producer, producer, SNAPSHOT];
+    let lead = [topic, partition, moving, producer, CHECK, producer, SNAPSHOT];
     seed("commands", "partitions", [&brokers[..], &lead[..]].concat().concat());
-    let failover = [topic, partition, fence, close, SNAPSHOT, again, back, producer];
+    let failover =
+        [topic, partition, fence, CHECK, close, SNAPSHOT, again, CHECK, stale, back, producer];
     seed("commands", "failover", [&brokers[..], &failover[..]].concat().concat());
 }
 
@@ -159,8 +162,8 @@ fn recovery() {
 }
 
 fn router() {
-    const BROKER: &str = r#"{"brokerId":1,"brokerHost":"localhost","brokerPort":"9092","securityProtocol":"PLAINTEXT","rackId":"r"}"#;
-    const PARTITION: &str = r#"{"type":"metadata","name":"PartitionRecord","fields":{"partitionId":0,"topicUUID":"00000000-0000-0000-0000-000000000001","replicas":[1,2],"ISR":[1],"removingReplicas":[],"addingReplicas":[],"leader":""},"timestamp":0.5}"#;
+    const BROKER: &str = r#"{"brokerId":4,"brokerHost":"localhost","brokerPort":"9092","securityProtocol":"PLAINTEXT","rackId":"r"}"#;
+    const PARTITION: &str = r#"{"type":"metadata","name":"PartitionRecord","fields":{"partitionId":1,"topicUUID":"00000000-0000-0000-0000-000000000001","replicas":[1,2],"ISR":[1],"removingReplicas":[],"addingReplicas":[],"leader":""},"timestamp":0.5}"#;
     let post = |path: &str, body: &str| {
         format!("POST {path}\ncontent-type: application/json\nidempotency-key: a\n\n{body}")
     };
@@ -170,16 +173,27 @@ fn router() {
             "update-broker",
             post("/update_broker", r#"{"brokerId":1,"brokerStatus":"FENCED","epoch":0}"#),
         ),
-        ("create-topic", post("/create_topic", r#"{"name":"topic"}"#)),
+        ("create-topic", post("/create_topic", r#"{"name":"another"}"#)),
+        ("create-topic-again", post("/create_topic", r#"{"name":"topic"}"#)),
+        ("register-broker-again", post("/register_broker", &BROKER.replace('4', "3"))),
         ("create-partition", post("/create_partition", PARTITION)),
         ("register-producer", post("/register_producer", r#"{"brokerId":1}"#)),
         ("unregister-broker", "DELETE /unregister_broker/1".to_owned()),
-        ("topic", "GET /get_topic_by_name/a%20b?consistency=stale".to_owned()),
+        ("topic", "GET /get_topic_by_name/topic".to_owned()),
+        ("topic-unknown", "GET /get_topic_by_name/a%20b?consistency=stale".to_owned()),
+        ("brokers", "GET /get_active_brokers".to_owned()),
+        ("broker", "GET /get_broker_by_id/1".to_owned()),
+        ("broker-by-uuid", "GET /get_broker_by_id/00000000-0000-0000-0000-000000000003".to_owned()),
         // Once answered in plain text: a path that is not UTF-8.
         ("topic-not-utf8", "GET /get_topic_by_name/%c0".to_owned()),
         ("broker-mgmt", "GET /broker_mgmt/1700000000.000001?mode=diff".to_owned()),
         ("client-mgmt", "GET /client_mgmt/1e9".to_owned()),
         ("cluster", "HEAD /cluster".to_owned()),
+        ("remove-node", "DELETE /cluster/nodes/1".to_owned()),
+        ("leader", post("/cluster/leader", r#"{"node":1}"#)),
+        ("snapshot", "POST /cluster/snapshot".to_owned()),
+        ("metrics", "GET /metrics".to_owned()),
+        ("ready", "GET /readyz".to_owned()),
     ] {
         seed("router", name, request.into_bytes());
     }

@@ -3,10 +3,10 @@
 //! | target | input | claim |
 //! |---|---|---|
 //! | [`codec`] | one value's bytes, from the disk or the wire | decoding never panics, what decodes survives encoding |
-//! | [`commands`] | a history of commands | every invariant holds, snapshots lose nothing |
+//! | [`commands`] | a history of commands | the state does what the property tests' model does, snapshots lose nothing |
 //! | [`frames`] | a connection's bytes | however they arrive, the same messages or the same error come out |
 //! | [`recovery`] | writes, crashes and damage of a data directory | what was acknowledged is there, or opening fails |
-//! | [`router`] | an HTTP request | there is always an answer, and every error is a problem |
+//! | [`router`] | an HTTP request to a leader | every answer is one that `/openapi.json` describes, and every error is a problem |
 //!
 //! ```text
 //! cargo install cargo-fuzz --locked

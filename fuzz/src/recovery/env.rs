@@ -11,6 +11,9 @@ use yakt::env::{Env, Listener};
 
 use super::disk::{Disk, Handle};
 
+/// Always the same time of day, and one that clients may believe.
+pub const WALL_CLOCK: Duration = Duration::from_secs(1_700_000_000);
+
 /// [`Env`] with a disk only.
 #[derive(Clone, Debug)]
 pub struct DiskEnv {
@@ -51,7 +54,7 @@ impl Env for DiskEnv {
     }
 
     fn wall_clock(&self) -> Duration {
-        Duration::ZERO
+        WALL_CLOCK
     }
 
     fn open_disk(&self, _: &Path, name: &str) -> io::Result<Handle> {

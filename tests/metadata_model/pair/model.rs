@@ -21,6 +21,7 @@ struct Broker {
     port: String,
     protocol: String,
     status: String,
+    rack: String,
     epoch: u64,
     stamp: u64,
 }
@@ -68,7 +69,7 @@ impl Broker {
         let fields = json!({
             "internalUUID": self.uuid, "brokerId": self.id, "brokerHost": self.host,
             "brokerPort": self.port, "securityProtocol": self.protocol,
-            "brokerStatus": self.status, "rackId": "", "epoch": self.epoch,
+            "brokerStatus": self.status, "rackId": self.rack, "epoch": self.epoch,
         });
         envelope("RegisterBrokerRecord", &fields, self.stamp)
     }
@@ -199,6 +200,7 @@ impl Model {
             port: change.port.to_string(),
             protocol: change.security_protocol.to_string(),
             status: "ALIVE".to_owned(),
+            rack: change.rack_id.to_string(),
             epoch: last.map_or(0, |last| last.epoch + 1),
             stamp: self.now,
         };
