@@ -22,9 +22,10 @@ pub mod host;
 thread_local! {
     /// The node that answered the last request, if that request left no trace in its log.
     ///
-    /// A node is started in a fraction of a millisecond, in which it could answer many requests: most are turned away, or
-    /// read. So a node answers on until something was written, and then a new one takes over. Each
-    /// input finds the same metadata, whatever came before it; what may differ is virtual time since the start.
+    /// Most requests are turned away or read, at more than ten thousand a second; a start takes about a millisecond. So a
+    /// node answers on until something was written, be it an entry that was rejected, and then a new one takes over.
+    /// Each input finds the same metadata, whatever came before it. What may differ is the virtual time since the
+    /// start, and what the runtime draws: election timeouts, and UUIDs of what is made.
     static HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
 
     /// What answers may look like.

@@ -4,7 +4,9 @@
 //! `/topics` counts topics, linearizably. Topics are never deleted, so of two answers of which one came before the
 //! other was asked for, the later must not be smaller.
 //!
-//! `cargo run --release -p yakt-sim --example own_service` plays twenty seeds under every kind of fault.
+//! `cargo run --release -p yakt-sim --example own_service` plays twenty seeds under every kind of fault, and twenty of a
+//! scenario of its own, in which nodes are killed and nothing else happens. With `-- kills 7` behind it, it plays that
+//! one, and writes a report.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,7 +21,9 @@ use yakt_sim::harness::Violation;
 use yakt_sim::harness::client::{Client, Request};
 use yakt_sim::harness::cluster::http;
 use yakt_sim::harness::exchanges::{Effect, Exchange};
-use yakt_sim::harness::runner::{Piece, Runner, Wants, Work, child_of};
+use yakt_sim::harness::runner::program;
+use yakt_sim::harness::scenarios::{Scenario, find};
+use yakt_sim::harness::schedule::{Fault, Schedule};
 use yakt_sim::harness::subject::Subject;
 
 async fn count(node: Node<SimEnv>) -> Result<String, StatusCode> {
@@ -49,26 +53,23 @@ fn judge(exchanges: &[Exchange]) -> Result<(), Violation> {
     Ok(())
 }
 
+/// The swarm's runs, but of its faults those only that kill a node.
+fn kills(seed: u64) -> Schedule {
+    let mut schedule = find("swarm").and_then(|swarm| swarm.draw(seed)).expect("it is drawn");
+    schedule.faults.retain(|planned| matches!(planned.fault, Fault::Kill { .. }));
+    schedule
+}
+
 fn main() -> ExitCode {
     let service = |node: Node<SimEnv>| {
         yakt::http::router(node.clone()).route("/topics", get(move || count(node)))
     };
     let visit = |client| Box::pin(visit(client)) as _;
-    let subject = Subject {
+    program(Subject {
         service: Arc::new(service),
         visit: Some(Arc::new(visit)),
         judge: Arc::new(judge),
-    };
-    child_of(subject).unwrap_or_else(|| {
-        let runner = Runner::new().expect("this program knows where it is");
-        let swarm = "swarm".parse::<Piece>().expect("there is a scenario of this name");
-        let mut failed = false;
-        for seed in 1..=20 {
-            let run = runner.run(&Work::Seed(swarm, seed), Wants::default());
-            let end = run.expect("a process starts").end;
-            println!("seed {seed}: {end:?}");
-            failed |= end.failure().is_some();
-        }
-        ExitCode::from(u8::from(failed))
+        scenarios: vec![Scenario::drawn("kills", "nodes are killed", kills)],
+        ..Subject::default()
     })
 }

@@ -10,6 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
+use yakt::env::rt;
 use yakt::metadata::{
     Change, CreatePartition, CreateTopic, LeaderChoice, RackId, RegisterBroker, RegisterProducer,
     SecurityProtocol, Timestamp, UnregisterBroker, Uuid,
@@ -77,10 +78,10 @@ impl Host {
         runtime.block_on(async {
             let ready = async {
                 while !node.is_ready() {
-                    tokio::time::sleep(PAUSE).await;
+                    rt::sleep::<DiskEnv>(PAUSE).await;
                 }
             };
-            tokio::time::timeout(START_LIMIT, ready).await.expect("a node of one leads");
+            rt::timeout::<DiskEnv, _>(START_LIMIT, ready).await.expect("a node of one leads");
             for change in contents() {
                 let applied = node.propose(change, None, REQUEST_DEADLINE).await;
                 applied.expect("it leads").outcome.expect("the contents are legal");

@@ -64,7 +64,8 @@ pub(crate) struct Args {
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
-    /// Also write the table into this file, between its markers (such as sim/README.md)
+    /// Also write the results into the table between the markers of this file (such as sim/README.md); rows of bugs
+    /// that were not tried stay
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
     /// List the bugs, and do nothing
@@ -86,7 +87,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn try_run(args: &Args) -> Result<bool, Failure> {
     let root = workspace()?;
-    let bugs = chosen(args, &root)?;
+    let all = catalogue::read(&root)?;
+    let names: BTreeSet<_> = all.iter().map(|bug| bug.name.clone()).collect();
+    let bugs = chosen(args, all)?;
     if args.list {
         for bug in &bugs {
             println!("{} ({}): {}", bug.name, bug.expected, bug.story);
@@ -97,11 +100,13 @@ fn try_run(args: &Args) -> Result<bool, Failure> {
     let scratch = Scratch::new(&root, &directory.join("tree"))?;
     let mut results = Results::open(&directory.join("results.json"), args.fresh)?;
     let deadline = args.time.map(|time| Instant::now() + time);
+    let revision = revision(&root);
 
     let rows = with_controls(bugs);
     let mut findings = Vec::new();
     for (position, bug) in rows.into_iter().enumerate() {
-        let mut trials = Search { args, scratch: &scratch, results: &mut results, deadline };
+        let (results, revision) = (&mut results, revision.as_deref());
+        let mut trials = Search { args, scratch: &scratch, results, deadline, revision };
         let finding = trials.search(position, bug)?;
         findings.push(finding);
     }
@@ -109,8 +114,7 @@ fn try_run(args: &Args) -> Result<bool, Failure> {
 
     if let Some(path) = &args.markdown {
         let old = fs::read_to_string(path).map_err(|error| at(path, &error))?;
-        let new = table::replace(&old, &table::markdown(&findings, args.limit, &revision(&root)))
-            .ok_or_else(|| {
+        let new = table::replace(&old, &findings, &names, args.limit).ok_or_else(|| {
             format!("{} has no {} … {}", path.display(), table::BEGIN, table::END)
         })?;
         fs::write(path, new).map_err(|error| at(path, &error))?;
@@ -133,8 +137,7 @@ fn workspace() -> Result<PathBuf, Failure> {
     Ok(root.to_owned())
 }
 
-fn chosen(args: &Args, root: &Path) -> Result<Vec<Bug>, Failure> {
-    let mut bugs = catalogue::read(root)?;
+fn chosen(args: &Args, mut bugs: Vec<Bug>) -> Result<Vec<Bug>, Failure> {
     if let Some(unknown) = args.names.iter().find(|name| bugs.iter().all(|bug| bug.name != **name))
     {
         return Err(format!("there is no bug {unknown}: see cargo sim bugs --list").into());
@@ -155,6 +158,7 @@ struct Search<'a> {
     scratch: &'a Scratch,
     results: &'a mut Results,
     deadline: Option<Instant>,
+    revision: Option<&'a str>,
 }
 
 impl Search<'_> {
@@ -181,6 +185,7 @@ impl Search<'_> {
                 built = true;
             }
             let trial = self.scratch.sweep(&bug.scenario, base, self.args.limit)?;
+            let trial = trial.at(self.revision.map(str::to_owned));
             eprintln!("    from {base}: {trial}");
             self.results.insert(&key, trial.clone())?;
             trials.push(trial);
@@ -199,14 +204,13 @@ impl Search<'_> {
     }
 }
 
-/// The commit that is checked out, as far as git knows one.
-fn revision(root: &Path) -> String {
-    let described = scratch::git(root).args(["describe", "--always", "--dirty"]).output();
-    let described = described.ok().filter(|output| output.status.success());
-    described.map_or_else(
-        || "?".to_owned(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    )
+/// The commit that is checked out, as far as git knows one, and whether the files differ from it.
+fn revision(root: &Path) -> Option<String> {
+    // No tag has a name like that: what counts is the commit.
+    let describe = ["describe", "--always", "--dirty", "--exclude", "*"];
+    let described = scratch::git(root).args(describe).output().ok()?;
+    let text = String::from_utf8_lossy(&described.stdout).trim().to_owned();
+    (described.status.success() && !text.is_empty()).then_some(text)
 }
 
 fn at(path: &Path, error: &io::Error) -> Failure {

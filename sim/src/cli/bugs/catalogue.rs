@@ -20,6 +20,9 @@ pub(super) const DIRECTORY: &str = "sim/bugs";
 /// What is played unless a patch says otherwise.
 const SCENARIO: &str = "swarm";
 
+/// How the names of rows begin that have no bug.
+pub(super) const CONTROL: &str = "(none: ";
+
 /// A bug, or the lack of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bug {
@@ -36,7 +39,7 @@ impl Bug {
     /// The code as it is, in `scenario`.
     pub(super) fn none(scenario: String) -> Self {
         Self {
-            name: format!("(none: {scenario})"),
+            name: format!("{CONTROL}{scenario})"),
             story: "the code as it is".to_owned(),
             expected: String::new(),
             scenario,

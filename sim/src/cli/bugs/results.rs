@@ -47,6 +47,9 @@ pub(super) struct Trial {
     /// Runs that were played.
     pub(super) runs: u64,
     pub(super) millis: u64,
+    /// The commit that was checked out, if git knew one; earlier calls did not note it.
+    #[serde(default)]
+    pub(super) at: Option<String>,
 }
 
 impl Trial {
@@ -55,7 +58,12 @@ impl Trial {
         let caught = sweep.failures.into_iter().min_by_key(|failure| failure.seed);
         let seeds = caught.as_ref().map(|caught| caught.seed.saturating_sub(base) + 1);
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        Self { base, seeds, caught, runs: sweep.runs, millis }
+        Self { base, seeds, caught, runs: sweep.runs, millis, at: None }
+    }
+
+    /// The same, made at `revision`.
+    pub(super) fn at(self, revision: Option<String>) -> Self {
+        Self { at: revision, ..self }
     }
 }
 
@@ -140,6 +148,14 @@ impl Finding {
     pub(super) fn is_as_it_should_be(&self) -> bool {
         let wanted = if self.control { Status::Survived } else { Status::Caught };
         self.status == wanted || self.status == Status::Untried
+    }
+
+    /// Where it was measured, each revision once: a result that still holds may be older than the commit of today.
+    pub(super) fn revisions(&self) -> Vec<&str> {
+        let mut revisions: Vec<_> =
+            self.trials.iter().map(|trial| trial.at.as_deref().unwrap_or("–")).collect();
+        revisions.dedup();
+        revisions
     }
 
     /// How it was caught, each way once.
@@ -228,6 +244,15 @@ mod tests {
         let trial = trial(100, &[107, 104, 109]);
         assert_eq!((trial.seeds, trial.runs), (Some(5), 9));
         assert_eq!(trial.to_string(), "safety: durability in seed 5 (1.0 s)");
+    }
+
+    #[test]
+    fn a_result_from_before_revisions_were_noted_is_still_read() {
+        let old = r#"{"base":1,"seeds":null,"caught":null,"runs":9,"millis":1000}"#;
+        let old: Trial = serde_json::from_str(old).unwrap();
+        assert_eq!(old, trial(1, &[]));
+        let new = trial(1, &[]).at(Some("abc".to_owned()));
+        assert_eq!(found(vec![old, new.clone(), new]).revisions(), ["–", "abc"]);
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
     let first_line = follow_runner();
     let wants = Wants { trace_lines: job.trace.is_some(), recording: job.report.is_some() };
     let played = match job.play {
-        Play::Seed { piece, seed } => match piece.parse()? {
+        Play::Seed { piece, seed } => match piece_of(&subject, &piece)? {
             Piece::Scenario(scenario) => play_with(subject, Script::Seed(scenario, seed), wants),
             Piece::Selftest(selftest) => selftest.play(seed, wants),
         },
@@ -83,6 +83,11 @@ fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
     };
     say(&Said::Outcome(outcome))?;
     Ok(exit)
+}
+
+/// What is called `name`: one of the subject's own scenarios first.
+fn piece_of(subject: &Subject, name: &str) -> Result<Piece, String> {
+    subject.scenario(name).map_or_else(|| name.parse(), |scenario| Ok(Piece::Scenario(scenario)))
 }
 
 /// Ends the process when standard input ends: then the runner is gone, and a run that hangs would go on for ever.

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`job`] | what a process is told to play, and what it says of it |
 //! | [`child`](mod@child) | the process that plays: a program that has a runner calls [`child()`] first |
+//! | [`program`](mod@program) | the whole of a program that plays a service of one's own |
 //! | `process` | starts such a process, listens to it, and kills it when it hangs |
 //! | [`end`] | how runs end, and which failures are one and the same |
 //! | [`groups`] | many failures, by what they have in common |
@@ -40,6 +41,7 @@ pub mod end;
 pub mod groups;
 pub mod job;
 mod process;
+pub mod program;
 pub mod seeds;
 pub mod selftest;
 pub mod sweep;
@@ -47,6 +49,7 @@ pub mod sweep;
 pub use self::child::{child, child_of};
 pub use self::end::{End, Failure, Kind, Signature};
 pub use self::job::{Piece, Work};
+pub use self::program::program;
 pub use self::seeds::Seeds;
 pub use self::sweep::{Plan, Sweep};
 

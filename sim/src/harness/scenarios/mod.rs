@@ -1,5 +1,5 @@
 //! Which runs there are. A *scripted* scenario is a file that says what goes wrong when, and ends in
-//! [`Run::finish`]; a *drawn* one is a [`Theme`], from which each seed draws a [`Schedule`].
+//! [`Run::finish`]; of a *drawn* one, each seed draws a [`Schedule`], from a [`Theme`] or by a function of one's own.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -66,6 +66,7 @@ pub struct Scenario {
 enum Plot {
     Scripted(fn(Run) -> Scripted),
     Drawn(Theme),
+    Own(fn(u64) -> Schedule),
 }
 
 impl std::fmt::Debug for Scenario {
@@ -158,12 +159,27 @@ pub fn find(name: &str) -> Option<Scenario> {
 }
 
 impl Scenario {
+    /// A scenario of one's own, for [`Subject::scenarios`]: `draw` makes a run of a seed, and the same run every time. One
+    /// of [`ALL`] may draw it first, to be altered then.
+    #[must_use]
+    pub const fn drawn(
+        name: &'static str,
+        about: &'static str,
+        draw: fn(seed: u64) -> Schedule,
+    ) -> Self {
+        Self { name, about, plot: Plot::Own(draw) }
+    }
+
     /// What `seed` draws, if this scenario is drawn.
     #[must_use]
     pub fn draw(self, seed: u64) -> Option<Schedule> {
         match self.plot {
             Plot::Scripted(_) => None,
             Plot::Drawn(theme) => Some(theme.draw(seed)),
+            Plot::Own(draw) => {
+                let scenario = self.name.to_owned();
+                Some(Schedule { scenario, seed, ..draw(seed) })
+            }
         }
     }
 }
@@ -227,6 +243,7 @@ pub fn play_with(subject: Subject, script: Script, wants: Wants) -> Played {
         let world = World::new(WorldConfig { net, trace_lines: wants.trace_lines });
         let recorder = Recorder::new(wants.recording);
         let watch = Watch::new(world.trace().clone(), Coverage::default(), recorder.clone());
+        let command = subject.command(&name, seed);
         let cluster = Cluster::new(world.clone(), RaftOptions::default(), watch).serving(subject);
         let outcome = Run::new(cluster.clone()).play(script).await;
         let recording = wants.recording.then(|| {
@@ -240,7 +257,7 @@ pub fn play_with(subject: Subject, script: Script, wants: Wants) -> Played {
                 ),
             };
             let frame = Recording {
-                command: format!("cargo sim run --scenario {name} --seed {seed}"),
+                command,
                 scenario: name,
                 seed,
                 verdict: verdict(&kind, what),
