@@ -176,6 +176,10 @@ fn router() {
         ("create-topic", post("/create_topic", r#"{"name":"another"}"#)),
         ("create-topic-again", post("/create_topic", r#"{"name":"topic"}"#)),
         ("register-broker-again", post("/register_broker", &BROKER.replace('4', "3"))),
+        (
+            "update-broker-unknown",
+            post("/update_broker", r#"{"brokerId":9,"brokerStatus":"FENCED"}"#),
+        ),
         ("create-partition", post("/create_partition", PARTITION)),
         ("register-producer", post("/register_producer", r#"{"brokerId":1}"#)),
         ("unregister-broker", "DELETE /unregister_broker/1".to_owned()),

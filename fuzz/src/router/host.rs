@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long it may take, in virtual time.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// Bytes of a file of the log: a new one is written whole, and the disk is in memory.
+const LOG_FILE_BYTES: u64 = 64 << 10;
+
 /// Brokers in the cluster; the last one is closed.
 pub const BROKERS: u32 = 3;
 
@@ -69,7 +72,7 @@ impl Host {
             http_addr: "127.0.0.1:5011".into(),
             ensemble: Vec::new(),
             data: "memory".into(),
-            raft: RaftOptions::default(),
+            raft: RaftOptions { log_segment_bytes: LOG_FILE_BYTES, ..RaftOptions::default() },
             observer: None,
         };
         let node = Node::new(DiskEnv { disk, life }, options);
