@@ -32,10 +32,28 @@ struct Difference {
     second: Vec<String>,
 }
 
-/// The failure that `first` and `second`, two runs of `seed`, show by not agreeing.
-pub(super) fn failure(first: &End, second: &End) -> Failure {
-    let what = format!("two runs of one seed differ: {} and {}", in_short(first), in_short(second));
-    Failure { kind: Kind::NonDeterminism, what, place: None, output: String::new() }
+/// What two runs of one seed, `first` and `second`, show beyond how `first` fails by itself.
+///
+/// A run that hung was cut off by the real clock: the two can be neither called the same nor different, and the pair
+/// fails as a hang, whichever of them it was.
+pub(super) fn failure(first: &End, second: &End) -> Option<Failure> {
+    let (kind, what) = match (first, second) {
+        // That is a failure of its own.
+        (End::Hung(_), _) => return None,
+        (_, End::Hung(limit)) => {
+            let first = in_short(first);
+            let what = format!(
+                "no end after {limit:?} of real time, where an earlier run had one: {first}"
+            );
+            (Kind::Hang, what)
+        }
+        _ if first.agrees_with(second) => return None,
+        _ => {
+            let (first, second) = (in_short(first), in_short(second));
+            (Kind::NonDeterminism, format!("two runs of one seed differ: {first} and {second}"))
+        }
+    };
+    Some(Failure { kind, what, place: None, output: String::new() })
 }
 
 fn in_short(end: &End) -> String {
@@ -132,11 +150,42 @@ fn first_difference(first: impl BufRead, second: impl BufRead) -> io::Result<Opt
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::harness::coverage::Coverage;
+    use crate::harness::{Outcome, Summary, Verdict};
 
     fn trace(events: impl IntoIterator<Item = u64>) -> String {
         let lines: Vec<_> = events.into_iter().map(|event| format!("event {event}")).collect();
         lines.join("\n")
+    }
+
+    fn played(trace_hash: u64) -> End {
+        let summary = Summary { trace_hash, ..Summary::default() };
+        let (verdict, coverage) = (Verdict::Clean, Coverage::default());
+        End::Played(Box::new(Outcome { verdict, summary, coverage }))
+    }
+
+    #[test]
+    fn two_runs_that_differ_are_a_failure_and_two_that_agree_are_none() {
+        assert_eq!(failure(&played(1), &played(1)), None);
+        assert_eq!(failure(&played(1), &played(2)).unwrap().kind, Kind::NonDeterminism);
+    }
+
+    /// A second run that hung once counted as the same run as a first one that was clean: nobody heard of it.
+    #[test]
+    fn a_pair_of_which_one_hung_fails_as_a_hang_and_once() {
+        let hung = End::Hung(Duration::from_mins(3));
+        let kinds = |first: &End, second: &End| {
+            let failures = first.failure().into_iter().chain(failure(first, second));
+            failures.map(|failure| failure.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(&played(1), &hung), [Kind::Hang]);
+        assert_eq!(kinds(&hung, &played(1)), [Kind::Hang]);
+        assert_eq!(kinds(&hung, &hung), [Kind::Hang]);
+        let second = failure(&played(1), &hung).unwrap();
+        assert_eq!(second.signature(), hung.failure().unwrap().signature());
     }
 
     fn difference(first: &str, second: &str) -> Option<Difference> {

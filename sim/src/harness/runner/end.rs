@@ -148,19 +148,21 @@ impl End {
         }
     }
 
-    /// Whether two runs of one seed can have been the same run. What hung was cut off by the real clock, and says
-    /// nothing.
+    /// Whether two runs of one seed were the same run. What hung was cut off by the real clock and agrees with nothing,
+    /// not even with another that hung: nobody knows what either would have come to.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Hung(_), _) | (_, Self::Hung(_)) => true,
             (Self::Played(one), Self::Played(other)) => {
                 one.verdict == other.verdict && one.summary == other.summary
             }
             (Self::Crashed(one), Self::Crashed(other)) => {
                 (&one.message, &one.place) == (&other.message, &other.place)
             }
-            (Self::Played(_), Self::Crashed(_)) | (Self::Crashed(_), Self::Played(_)) => false,
+            (Self::Played(_), Self::Crashed(_))
+            | (Self::Crashed(_), Self::Played(_))
+            | (Self::Hung(_), _)
+            | (_, Self::Hung(_)) => false,
         }
     }
 }
@@ -278,7 +280,9 @@ mod tests {
         assert!(!played(Verdict::Clean, 1).agrees_with(&crash("x", "y")));
         assert!(crash("x", "y").agrees_with(&crash("x", "y")));
         assert!(!crash("x", "y").agrees_with(&crash("x", "z")));
-        assert!(played(Verdict::Clean, 1).agrees_with(&End::Hung(Duration::from_secs(1))));
+        let hung = End::Hung(Duration::from_secs(1));
+        assert!(!played(Verdict::Clean, 1).agrees_with(&hung));
+        assert!(!hung.agrees_with(&crash("x", "y")) && !hung.agrees_with(&hung));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::groups::{Case, Groups};
-use super::{End, Failure, Piece, Run, Runner, Seeds, Wants, Work, diverge, process};
+use super::{End, Failure, Kind, Piece, Run, Runner, Seeds, Wants, Work, diverge, process};
 use crate::harness::Verdict;
 use crate::harness::coverage::{Coverage, Site};
 
@@ -110,6 +110,7 @@ struct Attempt {
     case: Case,
     first: Run,
     second: Option<Run>,
+    /// What the two show that the first does not show alone.
     difference: Option<Failure>,
 }
 
@@ -209,10 +210,8 @@ impl Field<'_> {
         let first = play()?;
         let second = if twice { Some(play()?) } else { None };
         let difference = match &second {
-            Some(second) if !first.end.agrees_with(&second.end) => {
-                Some(self.difference(case, piece, &first.end, &second.end)?)
-            }
-            _ => None,
+            Some(second) => self.difference(case, piece, &first.end, &second.end)?,
+            None => None,
         };
         Ok(Attempt { case, first, second, difference })
     }
@@ -223,12 +222,14 @@ impl Field<'_> {
         piece: Piece,
         first: &End,
         second: &End,
-    ) -> io::Result<Failure> {
-        let mut failure = diverge::failure(first, second);
-        if self.explained.fetch_add(1, Ordering::Relaxed) < EXPLANATIONS_MAX {
+    ) -> io::Result<Option<Failure>> {
+        let Some(mut failure) = diverge::failure(first, second) else { return Ok(None) };
+        if failure.kind == Kind::NonDeterminism
+            && self.explained.fetch_add(1, Ordering::Relaxed) < EXPLANATIONS_MAX
+        {
             failure.output = diverge::explain(self.runner, piece, case.seed, &self.plan.traces)?;
         }
-        Ok(failure)
+        Ok(Some(failure))
     }
 }
 
