@@ -1,21 +1,25 @@
 //! Writes down what a report shows, if anyone wants one.
 //!
 //! Formatting every message costs more than simulating it, so a recorder is off unless a report was asked for.
+//!
+//! A recorder outlives a panic of what it records: it is made outside of the simulation, is told of the panic while that
+//! happens ([`Recorder::crash`]), and makes a recording of what there was until then ([`Recorder::finish_crashed`]).
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use madsim::time::TimeHandle;
 use yakt::raft::NodeId;
 use yakt::raft::observe::Step;
 
 use super::cluster::host;
-use super::exchanges::{Effect, Exchange};
+use super::exchanges::{Effect, Exchange, Exchanges};
+use super::scenarios::NODES;
 use crate::report::recording::{
     RecordedEvent, RecordedMessage, RecordedOperation, RecordedVerdict, Recording,
 };
 
-/// Messages that a recording keeps, so that a long run's page still opens.
+/// Messages that a recording keeps, so that a long run's page still opens: the last, because a run fails at its end.
 const MESSAGES_MAX: usize = 60_000;
 
 /// Characters of a message or an answer that are kept.
@@ -27,9 +31,47 @@ pub struct Recorder(Option<Arc<Mutex<Recorded>>>);
 
 #[derive(Debug, Default)]
 struct Recorded {
-    recording: Recording,
-    /// Where the messages are that wait for their answers.
-    sent: BTreeMap<(NodeId, u64), usize>,
+    events: Vec<RecordedEvent>,
+    messages: Messages,
+    /// What the clients asked, where they can still be asked for it after a panic.
+    exchanges: Exchanges,
+    /// When something panicked first, and what it said.
+    crash: Option<(f64, String)>,
+}
+
+/// Who sent a message, and its number: see [`Message::number`](yakt::raft::observe::Message::number).
+type MessageId = (NodeId, u64);
+
+/// The last [`MESSAGES_MAX`] messages.
+#[derive(Debug, Default)]
+struct Messages {
+    kept: VecDeque<(MessageId, RecordedMessage)>,
+    /// How many there were before those.
+    left_out: usize,
+    /// Which of those that are kept wait for their answers, counted from the first that there ever was.
+    waiting: BTreeMap<MessageId, usize>,
+}
+
+impl Messages {
+    fn sent(&mut self, id: MessageId, message: RecordedMessage) {
+        if self.kept.len() == MESSAGES_MAX
+            && let Some((oldest, _)) = self.kept.pop_front()
+        {
+            // A node that was started again numbers from the start: the place may be another message's now.
+            if self.waiting.get(&oldest) == Some(&self.left_out) {
+                self.waiting.remove(&oldest);
+            }
+            self.left_out += 1;
+        }
+        self.waiting.insert(id, self.left_out + self.kept.len());
+        self.kept.push_back((id, message));
+    }
+
+    /// The message that is answered now, if it is kept.
+    fn answered(&mut self, id: MessageId) -> Option<&mut RecordedMessage> {
+        let place = self.waiting.remove(&id)?.checked_sub(self.left_out)?;
+        self.kept.get_mut(place).map(|(_, message)| message)
+    }
 }
 
 /// Virtual milliseconds since the start.
@@ -82,7 +124,7 @@ impl Recorder {
                 ..RecordedEvent::default()
             };
             more(&mut event);
-            recorded.recording.events.push(event);
+            recorded.events.push(event);
         });
     }
 
@@ -152,22 +194,19 @@ impl Recorder {
                 self.note(lane, "vote", || format!("{said} a {what}: {vote}"));
             }
             Step::Sent(message) => self.with(|recorded| {
-                if recorded.recording.messages.len() >= MESSAGES_MAX {
-                    return;
-                }
-                recorded.sent.insert((node, message.number), recorded.recording.messages.len());
-                recorded.recording.messages.push(RecordedMessage {
+                let sent = RecordedMessage {
                     sent: now(),
                     answered: None,
                     from: host(node),
                     to: host(message.peer),
                     kind: message.kind.to_owned(),
                     text: short(message.what.to_string()),
-                });
+                };
+                recorded.messages.sent((node, message.number), sent);
             }),
             Step::Heard(message) => self.with(|recorded| {
-                let Some(position) = recorded.sent.remove(&(node, message.number)) else { return };
-                let Some(sent) = recorded.recording.messages.get_mut(position) else { return };
+                let id = (node, message.number);
+                let Some(sent) = recorded.messages.answered(id) else { return };
                 sent.answered = Some(now());
                 sent.text = format!("{} → {}", sent.text, short(message.what.to_string()));
             }),
@@ -175,20 +214,66 @@ impl Recorder {
         }
     }
 
+    /// Takes what the clients ask from `exchanges`, whose clones share it.
+    pub fn follow(&self, exchanges: &Exchanges) {
+        self.with(|recorded| recorded.exchanges = exchanges.clone());
+    }
+
+    /// Something panicked, at this moment. For a panic's hook: it never waits, as the panic may be in what is
+    /// written down here, and never panics itself.
+    pub fn crash(&self, what: &str) {
+        let Some(recorded) = &self.0 else { return };
+        let mut recorded = match recorded.try_lock() {
+            Ok(recorded) => recorded,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        recorded.crash.get_or_insert_with(|| (now(), what.to_owned()));
+    }
+
+    /// What there was until the [`crash`](Self::crash), if there was one.
+    #[must_use]
+    pub fn finish_crashed(&self, mut frame: Recording) -> Option<Recording> {
+        let (mut crash, mut exchanges) = (None, Exchanges::default());
+        self.with(|recorded| {
+            crash = recorded.crash.take();
+            exchanges = recorded.exchanges.clone();
+            if let Some((at, _)) = crash {
+                // While a panic unwinds, what it drops may still have something to say.
+                recorded.events.retain(|event| event.at <= at);
+            }
+        });
+        let (at, what) = crash?;
+        frame.verdict = verdict("crash", &what);
+        Some(self.finish_at(at, frame, &exchanges.all(), &[]))
+    }
+
     /// The finished recording: with the operations, and the verdict; `offending` are the numbers of the
     /// operations that the violation is about.
     #[must_use]
     pub fn finish(
         &self,
+        frame: Recording,
+        exchanges: &[Exchange],
+        offending: &[usize],
+    ) -> Recording {
+        self.finish_at(now(), frame, exchanges, offending)
+    }
+
+    fn finish_at(
+        &self,
+        millis: f64,
         mut frame: Recording,
         exchanges: &[Exchange],
         offending: &[usize],
     ) -> Recording {
         self.with(|recorded| {
-            frame.events = std::mem::take(&mut recorded.recording.events);
-            frame.messages = std::mem::take(&mut recorded.recording.messages);
+            frame.events = std::mem::take(&mut recorded.events);
+            let Messages { kept, left_out, .. } = std::mem::take(&mut recorded.messages);
+            frame.messages = kept.into_iter().map(|(_, message)| message).collect();
+            frame.messages_left_out = left_out;
         });
-        frame.millis = now();
+        frame.millis = millis;
         if !frame.verdict.what.is_empty() {
             frame.events.push(RecordedEvent {
                 at: frame.millis,
@@ -243,8 +328,98 @@ fn operation(exchange: &Exchange, offending: bool) -> RecordedOperation {
     }
 }
 
+/// A recording of `scenario` that holds nothing yet. `command` plays it again.
+#[must_use]
+pub fn frame(scenario: &str, seed: u64, command: String) -> Recording {
+    Recording {
+        scenario: scenario.to_owned(),
+        seed,
+        command,
+        nodes: (1..=NODES).map(host).collect(),
+        ..Recording::default()
+    }
+}
+
 /// The verdict as a report words it.
 #[must_use]
 pub fn verdict(kind: &str, what: &str) -> RecordedVerdict {
     RecordedVerdict { kind: kind.to_owned(), what: what.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use yakt::raft::observe::Message;
+
+    use super::*;
+
+    fn message(number: u64, what: &u64) -> Message<'_> {
+        Message { number, peer: 2, kind: "append", what }
+    }
+
+    #[test]
+    fn of_many_messages_the_last_are_kept_and_answered() {
+        let recorder = Recorder::new(true);
+        let more = 10;
+        let count = MESSAGES_MAX as u64 + more;
+        for number in 0..count {
+            recorder.step(1, &Step::Sent(message(number, &number)));
+        }
+        // The first that is kept, the last that is not, and the very last.
+        for number in [more, more - 1, count - 1] {
+            recorder.step(1, &Step::Heard(message(number, &7)));
+        }
+        recorder.with(|recorded| {
+            assert_eq!(
+                recorded.messages.waiting.len(),
+                MESSAGES_MAX - 2,
+                "no more wait than are kept"
+            );
+        });
+        let recording = recorder.finish(Recording::default(), &[], &[]);
+        assert_eq!((recording.messages.len(), recording.messages_left_out), (MESSAGES_MAX, 10));
+        assert_eq!(recording.messages[0].text, format!("{more} → 7"));
+        assert_eq!(recording.messages[1].text, format!("{}", more + 1));
+        assert_eq!(recording.messages[MESSAGES_MAX - 1].text, format!("{} → 7", count - 1));
+        let answered = recording.messages.iter().filter(|message| message.answered.is_some());
+        assert_eq!(answered.count(), 2);
+    }
+
+    #[test]
+    fn a_message_of_a_later_life_is_not_mistaken_for_one_that_is_left_out() {
+        let recorder = Recorder::new(true);
+        recorder.step(1, &Step::Sent(message(0, &1)));
+        // Started again, it numbers from the start, and its first message outlives that of its first life.
+        recorder.step(1, &Step::Sent(message(0, &2)));
+        for number in 1..MESSAGES_MAX as u64 {
+            recorder.step(1, &Step::Sent(message(number, &number)));
+        }
+        recorder.step(1, &Step::Heard(message(0, &3)));
+        let recording = recorder.finish(Recording::default(), &[], &[]);
+        assert_eq!(
+            (recording.messages_left_out, recording.messages[0].text.as_str()),
+            (1, "2 → 3")
+        );
+    }
+
+    #[test]
+    fn what_happened_before_a_panic_is_kept() {
+        let recorder = Recorder::new(true);
+        assert!(recorder.finish_crashed(frame("x", 7, String::new())).is_none(), "nothing panicked");
+        recorder.note(None, "note", || "before".to_owned());
+        recorder.crash("it broke");
+        recorder.crash("and so did what needed it");
+        let recording = recorder.finish_crashed(frame("x", 7, String::new())).unwrap();
+        assert_eq!(
+            (recording.verdict.kind.as_str(), recording.verdict.what.as_str()),
+            ("crash", "it broke")
+        );
+        let texts: Vec<_> = recording.events.iter().map(|event| event.text.as_str()).collect();
+        assert_eq!(texts, ["before", "it broke"]);
+    }
+
+    #[test]
+    fn a_panic_in_the_midst_of_writing_down_does_not_wait_for_itself() {
+        let recorder = Recorder::new(true);
+        recorder.with(|_| recorder.crash("it broke"));
+    }
 }

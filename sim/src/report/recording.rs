@@ -19,8 +19,11 @@ pub struct Recording {
     pub millis: f64,
     /// What happened to and in the nodes, in order of time.
     pub events: Vec<RecordedEvent>,
-    /// What the nodes said to each other, in order of time.
+    /// What the nodes said to each other at last, in order of time.
     pub messages: Vec<RecordedMessage>,
+    /// How many messages there were before those.
+    #[serde(default)]
+    pub messages_left_out: usize,
     /// What the clients asked, in order of beginning.
     pub operations: Vec<RecordedOperation>,
 }

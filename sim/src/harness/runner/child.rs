@@ -9,16 +9,19 @@ use std::env;
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::panic;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 
 use super::job::{EXIT_LIVENESS, EXIT_SAFETY, JOB, Job, MARK, Panic, Piece, Play, Said};
-use crate::harness::scenarios::{Played, Script, Wants, play_with};
+use super::selftest::Selftest;
+use crate::harness::record::{Recorder, frame};
+use crate::harness::scenarios::{Played, Script, play_recorded};
 use crate::harness::schedule::Schedule;
 use crate::harness::subject::Subject;
 use crate::harness::{Broken, Verdict};
+use crate::report::recording::Recording;
 use crate::report::render;
 
 /// Bytes of a panic's message that are passed on.
@@ -44,35 +47,41 @@ pub fn child_of(subject: Subject) -> Option<ExitCode> {
 
 fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
     let job: Job = serde_json::from_str(job)?;
-    panic::set_hook({
-        let print = panic::take_hook();
-        Box::new(move |info| {
-            // Whoever would read it may be gone.
-            _ = say(&Said::Panic(panic_of(info)));
-            print(info);
-        })
-    });
+    let recorder = Recorder::new(job.report.is_some());
+    tell_of_panics(recorder.clone());
     let first_line = follow_runner();
-    let wants = Wants { trace_lines: job.trace.is_some(), recording: job.report.is_some() };
-    let played = match job.play {
-        Play::Seed { piece, seed } => match piece_of(&subject, &piece)? {
-            Piece::Scenario(scenario) => play_with(subject, Script::Seed(scenario, seed), wants),
-            Piece::Selftest(selftest) => selftest.play(seed, wants),
+    let part = match &job.play {
+        Play::Seed { piece, seed } => match piece_of(&subject, piece)? {
+            Piece::Scenario(scenario) => Part::Script(Script::Seed(scenario, *seed)),
+            Piece::Selftest(selftest) => Part::Selftest(selftest, *seed, selftest.draw(*seed)),
         },
         Play::Schedule => {
             let schedule: Schedule = serde_json::from_str(&first_line.recv()?)?;
-            play_with(subject, Script::Schedule(Box::new(schedule)), wants)
+            match Selftest::find(&schedule.scenario) {
+                Some(selftest) => Part::Selftest(selftest, schedule.seed, Some(schedule)),
+                None => Part::Script(Script::Schedule(Box::new(schedule))),
+            }
         }
     };
-    let Played { outcome, trace, recording } = played;
-    if let Some(path) = job.trace {
-        write_lines(&path, &trace)?;
-    }
-    if let (Some(path), Some(mut recording)) = (job.report, recording) {
-        if let Some(command) = job.command {
-            recording.command = command;
+    let (name, seed) = part.name();
+    let trace_lines = job.trace.is_some();
+    let command = subject.command(&name, seed);
+    let play = || part.play(subject, trace_lines, recorder.clone());
+    // All that is looked at after a panic is the recorder, which is made for that.
+    let played = panic::catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| {
+        if let Some(recording) = recorder.finish_crashed(frame(&name, seed, command))
+            && let Err(error) = report(&job, recording)
+        {
+            eprintln!("no report: {error}");
         }
-        std::fs::write(path, render(&recording))?;
+        panic::resume_unwind(panic)
+    });
+    let Played { outcome, trace, recording } = played;
+    if let Some(path) = &job.trace {
+        write_lines(path, &trace)?;
+    }
+    if let Some(recording) = recording {
+        report(&job, recording)?;
     }
     let exit = match &outcome.verdict {
         Verdict::Clean | Verdict::Unrecoverable => ExitCode::SUCCESS,
@@ -88,6 +97,54 @@ fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
 /// What is called `name`: one of the subject's own scenarios first.
 fn piece_of(subject: &Subject, name: &str) -> Result<Piece, String> {
     subject.scenario(name).map_or_else(|| name.parse(), |scenario| Ok(Piece::Scenario(scenario)))
+}
+
+/// Has panics told to the runner and to `recorder`, besides being printed.
+fn tell_of_panics(recorder: Recorder) {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let panic = panic_of(info);
+        let what = format!("{}\nat {}", panic.message, panic.place);
+        // Whoever would read it may be gone.
+        _ = say(&Said::Panic(panic));
+        recorder.crash(&what);
+        print(info);
+    }));
+}
+
+/// What is played.
+enum Part {
+    Script(Script),
+    Selftest(Selftest, u64, Option<Schedule>),
+}
+
+impl Part {
+    /// What it is called, and its seed.
+    fn name(&self) -> (String, u64) {
+        match self {
+            Self::Script(script) => script.name(),
+            Self::Selftest(selftest, seed, _) => (selftest.name().to_owned(), *seed),
+        }
+    }
+
+    fn play(self, subject: Subject, trace_lines: bool, recorder: Recorder) -> Played {
+        match self {
+            Self::Script(script) => play_recorded(subject, script, trace_lines, recorder),
+            Self::Selftest(selftest, seed, schedule) => {
+                selftest.play(seed, schedule.as_ref(), trace_lines, &recorder)
+            }
+        }
+    }
+}
+
+/// Writes `recording` as a page where the job wants it, if it wants one.
+fn report(job: &Job, mut recording: Recording) -> io::Result<()> {
+    let Some(path) = &job.report else { return Ok(()) };
+    if let Some(command) = &job.command {
+        recording.command.clone_from(command);
+    }
+    std::fs::write(path, render(&recording))?;
+    say(&Said::Report)
 }
 
 /// Ends the process when standard input ends: then the runner is gone, and a run that hangs would go on for ever.

@@ -3,7 +3,7 @@
 //! The job is JSON in the environment variable `YAKT_SIM_JOB`. A schedule, which may be larger than a variable may
 //! be, comes as the first line of standard input instead; the rest of standard input only says, by ending, that the
 //! runner is gone. The process prints lines of `MARK` and JSON to standard output, among whatever
-//! else is printed there: each panic as it happens, and the outcome at last. Its exit code says the same in short:
+//! else is printed there: each panic as it happens, that the report is written, and the outcome at last. Its exit code says the same in short:
 //!
 //! | code | means |
 //! |---|---|
@@ -56,7 +56,7 @@ impl Piece {
     pub fn draw(self, seed: u64) -> Option<Schedule> {
         match self {
             Self::Scenario(scenario) => scenario.draw(seed),
-            Self::Selftest(_) => None,
+            Self::Selftest(selftest) => selftest.draw(seed),
         }
     }
 }
@@ -114,6 +114,8 @@ pub(super) enum Play {
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Said {
     Panic(Panic),
+    /// Its report is written.
+    Report,
     Outcome(Outcome),
 }
 

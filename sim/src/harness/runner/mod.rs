@@ -71,7 +71,8 @@ pub struct Runner {
 pub struct Wants<'a> {
     /// The file that its trace goes to, a line an event.
     pub trace: Option<&'a Path>,
-    /// The file that its report goes to: see [`report`](crate::report).
+    /// The file that its report goes to: see [`report`](crate::report). A panic leaves one too, of what happened until
+    /// then; a run that hangs, or a process that dies without a word, leaves none.
     pub report: Option<&'a Path>,
     /// The command that the report names, where the scenario and the seed do not make the run.
     pub command: Option<&'a str>,
@@ -86,6 +87,8 @@ pub struct Run {
     pub end: End,
     /// How much real time it took.
     pub took: Duration,
+    /// Whether its report was written.
+    pub report: bool,
 }
 
 impl Runner {

@@ -88,8 +88,9 @@ pub(super) fn run(
         drop(feeder.join());
         let heard = joined(listener.join())?;
         let complaint = excerpt(&joined(complaints.join())?);
+        let report = heard.report;
         let end = if hung { End::Hung(limit) } else { ended(status, heard, &complaint)? };
-        Ok(Run { end, took: started.elapsed() })
+        Ok(Run { end, took: started.elapsed(), report })
     })
 }
 
@@ -136,6 +137,8 @@ fn joined<T>(result: std::thread::Result<io::Result<T>>) -> io::Result<T> {
 struct Heard {
     /// The first panic: later ones follow from it.
     panic: Option<Panic>,
+    /// Whether its report is written.
+    report: bool,
     outcome: Option<Outcome>,
 }
 
@@ -159,6 +162,7 @@ fn listen(output: impl Read, echo: bool) -> io::Result<Heard> {
             Ok(Said::Panic(panic)) => {
                 heard.panic.get_or_insert(panic);
             }
+            Ok(Said::Report) => heard.report = true,
             Ok(Said::Outcome(outcome)) => heard.outcome = Some(outcome),
             Err(_) => {}
         }

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use crate::harness::coverage::{Coverage, Site};
-use crate::harness::scenarios::{Played, Wants};
+use crate::harness::record::{Recorder, frame, verdict};
+use crate::harness::scenarios::{self, Played};
+use crate::harness::schedule::Schedule;
 use crate::harness::{Outcome, Summary, Verdict, Violation};
 use crate::report::recording::Recording;
 use crate::runtime::simulate;
@@ -50,6 +52,8 @@ selftests! {
     Safety = "safety",
     /// It does not keep one in time.
     Liveness = "liveness",
+    /// It breaks a promise whenever a fault meets an operation in its schedule, the only one that there is.
+    Meeting = "meeting",
     /// It panics.
     Panic = "panic",
     /// It ends without a word.
@@ -71,29 +75,48 @@ impl Selftest {
         Self::ALL.iter().copied().find(|selftest| selftest.name() == name)
     }
 
+    /// What `seed` draws, if it draws anything.
+    pub(super) fn draw(self, seed: u64) -> Option<Schedule> {
+        let drawn = match self {
+            // It draws some of every fault.
+            Self::Meeting => scenarios::find("standard")?.draw(seed)?,
+            _ => return None,
+        };
+        Some(Schedule { scenario: self.name().to_owned(), ..drawn })
+    }
+
     /// Plays it.
-    pub(super) fn play(self, seed: u64, wants: Wants) -> Played {
+    pub(super) fn play(
+        self,
+        seed: u64,
+        schedule: Option<&Schedule>,
+        trace_lines: bool,
+        recorder: &Recorder,
+    ) -> Played {
+        let events = recorder.clone();
         let trace = simulate(seed, move || async move {
             let trace = Trace::new();
-            if wants.trace_lines {
+            if trace_lines {
                 trace.keep_lines();
             }
             for event in 0..EVENTS {
                 madsim::time::sleep(Duration::from_millis(10)).await;
                 if event == MISCHIEF_AT {
-                    self.misbehave(seed, &trace, wants);
+                    self.misbehave(seed, &trace, trace_lines);
                 }
+                events.note(None, "note", || format!("event {event} of seed {seed}"));
                 trace.record(format_args!("event {event} of seed {seed}"));
             }
             trace
         });
-        let verdict = match self {
+        let outcome = match self {
             Self::Safety => Verdict::Violated(Violation::safety(format!(
                 "seeds are kept: seed {seed} was lost"
             ))),
             Self::Liveness => {
                 Verdict::Violated(Violation::liveness(format!("seed {seed} grows: it did not")))
             }
+            Self::Meeting => meeting(schedule),
             Self::Unrecoverable => Verdict::Unrecoverable,
             _ => Verdict::Clean,
         };
@@ -106,18 +129,20 @@ impl Selftest {
             trace_events: trace.events(),
             virtual_millis: 10 * EVENTS,
         };
+        let said = match &outcome {
+            Verdict::Clean => verdict("clean", ""),
+            Verdict::Unrecoverable => verdict("unrecoverable", ""),
+            Verdict::Violated(violation) => verdict(&violation.broken.to_string(), &violation.what),
+        };
+        let frame = Recording { verdict: said, ..frame(self.name(), seed, String::new()) };
         Played {
-            outcome: Outcome { verdict, summary, coverage },
+            outcome: Outcome { verdict: outcome, summary, coverage },
             trace: trace.lines(),
-            recording: wants.recording.then(|| Recording {
-                scenario: self.name().to_owned(),
-                seed,
-                ..Recording::default()
-            }),
+            recording: recorder.is_on().then(|| recorder.finish(frame, &[], &[])),
         }
     }
 
-    fn misbehave(self, seed: u64, trace: &Trace, wants: Wants) {
+    fn misbehave(self, seed: u64, trace: &Trace, trace_lines: bool) {
         match self {
             Self::Panic => panic!("seed {seed} panics"),
             Self::Abort => std::process::abort(),
@@ -131,10 +156,22 @@ impl Selftest {
                 }
             }
             Self::Diverge => trace.record(format_args!("process {}", std::process::id())),
-            Self::DivergeUnseen if !wants.trace_lines => {
+            Self::DivergeUnseen if !trace_lines => {
                 trace.record(format_args!("process {}", std::process::id()));
             }
             _ => {}
         }
+    }
+}
+
+/// What becomes of [`Selftest::Meeting`] with this schedule.
+fn meeting(schedule: Option<&Schedule>) -> Verdict {
+    let Some(schedule) = schedule else { return Verdict::Clean };
+    let operations: usize = schedule.clients.iter().map(Vec::len).sum();
+    match (schedule.faults.len(), operations) {
+        (0, _) | (_, 0) => Verdict::Clean,
+        (faults, operations) => Verdict::Violated(Violation::safety(format!(
+            "faults meet nobody: {faults} met {operations} operations"
+        ))),
     }
 }

@@ -356,7 +356,8 @@ mod tests {
             let summary =
                 Summary { operations: 3, leaders: 2, virtual_millis: 500, ..Summary::default() };
             let outcome = Outcome { verdict, summary, coverage: Coverage::default() };
-            Run { end: End::Played(Box::new(outcome)), took: Duration::from_millis(100) }
+            let took = Duration::from_millis(100);
+            Run { end: End::Played(Box::new(outcome)), took, report: false }
         };
         let mut sweep = Sweep::default();
         let mut news = 0;

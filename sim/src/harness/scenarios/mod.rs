@@ -17,7 +17,7 @@ use super::check::clients;
 use super::client::{Client, Request};
 use super::cluster::{Cluster, http};
 use super::coverage::{Coverage, Site};
-use super::record::{Recorder, verdict};
+use super::record::{Recorder, frame, verdict};
 use super::schedule::Schedule;
 use super::schedule::draw::{Family, Theme};
 use super::subject::Subject;
@@ -233,6 +233,18 @@ pub fn play(script: Script, wants: Wants) -> Played {
 /// Plays `script` on `subject`.
 #[must_use]
 pub fn play_with(subject: Subject, script: Script, wants: Wants) -> Played {
+    let recorder = Recorder::new(wants.recording);
+    play_recorded(subject, script, wants.trace_lines, recorder)
+}
+
+/// Plays `script` on `subject` with this recorder, which still holds what happened if that ends in a panic.
+#[must_use]
+pub fn play_recorded(
+    subject: Subject,
+    script: Script,
+    trace_lines: bool,
+    recorder: Recorder,
+) -> Played {
     let (_, seed) = script.name();
     simulate(seed, move || async move {
         let (name, seed) = script.name();
@@ -240,13 +252,13 @@ pub fn play_with(subject: Subject, script: Script, wants: Wants) -> Played {
             Some(schedule) => schedule.settings.network(),
             None => NetConfig::default(),
         };
-        let world = World::new(WorldConfig { net, trace_lines: wants.trace_lines });
-        let recorder = Recorder::new(wants.recording);
+        let world = World::new(WorldConfig { net, trace_lines });
         let watch = Watch::new(world.trace().clone(), Coverage::default(), recorder.clone());
         let command = subject.command(&name, seed);
         let cluster = Cluster::new(world.clone(), RaftOptions::default(), watch).serving(subject);
+        recorder.follow(cluster.exchanges());
         let outcome = Run::new(cluster.clone()).play(script).await;
-        let recording = wants.recording.then(|| {
+        let recording = recorder.is_on().then(|| {
             let (kind, what, exchanges) = match &outcome.verdict {
                 Verdict::Clean => ("clean".to_owned(), "", &[][..]),
                 Verdict::Unrecoverable => ("unrecoverable".to_owned(), "", &[][..]),
@@ -256,14 +268,8 @@ pub fn play_with(subject: Subject, script: Script, wants: Wants) -> Played {
                     violation.exchanges.as_slice(),
                 ),
             };
-            let frame = Recording {
-                command,
-                scenario: name,
-                seed,
-                verdict: verdict(&kind, what),
-                nodes: (1..=NODES).map(super::cluster::host).collect(),
-                ..Recording::default()
-            };
+            let frame =
+                Recording { verdict: verdict(&kind, what), ..frame(&name, seed, command) };
             recorder.finish(frame, &cluster.exchanges().all(), exchanges)
         });
         Played { outcome, trace: world.trace().lines(), recording }
