@@ -12,8 +12,13 @@ use serde_json::Value;
 
 const SIM: &str = env!("CARGO_BIN_EXE_sim");
 
+/// In a directory for what nobody looks at.
 fn sim(line: &str) -> Output {
-    Command::new(SIM).args(line.split_whitespace()).output().unwrap()
+    sim_in(Path::new(env!("CARGO_TARGET_TMPDIR")), line)
+}
+
+fn sim_in(dir: &Path, line: &str) -> Output {
+    Command::new(SIM).current_dir(dir).args(line.split_whitespace()).output().unwrap()
 }
 
 fn code(line: &str) -> i32 {
@@ -22,7 +27,11 @@ fn code(line: &str) -> i32 {
 }
 
 fn json(line: &str) -> Value {
-    let output = sim(line);
+    json_in(Path::new(env!("CARGO_TARGET_TMPDIR")), line)
+}
+
+fn json_in(dir: &Path, line: &str) -> Value {
+    let output = sim_in(dir, line);
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{line}: {error}: {output:?}"))
 }
@@ -132,6 +141,140 @@ fn a_report_dir_shows_each_sort_of_failure() {
     assert_eq!(code(&line), 11);
     let page = std::fs::read_to_string(dir.join("selftest-liveness-1.html")).unwrap();
     assert!(page.contains("selftest-liveness"));
+}
+
+#[test]
+fn a_run_that_fails_is_shown_on_a_page() {
+    let dir = scratch("default-report");
+    for (selftest, code) in [("safety", 10), ("liveness", 11), ("panic", 12)] {
+        let line = format!("run --scenario selftest-{selftest} --seed 7");
+        let file = format!("target/sim/selftest-{selftest}-7.html");
+        let output = sim_in(&dir, &line);
+        assert_eq!(output.status.code(), Some(code));
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains(&format!("  report: {file}\n")), "{said}");
+        let page = std::fs::read_to_string(dir.join(&file)).unwrap();
+        assert!(page.contains(&format!("cargo sim {line}")), "the page says what it shows");
+        assert!(page.contains("event 49 of seed 7"), "the page shows what happened");
+        std::fs::remove_file(dir.join(&file)).unwrap();
+        assert_eq!(json_in(&dir, &format!("{line} --json"))["report"], file.as_str());
+        assert!(dir.join(&file).exists());
+    }
+    let page = std::fs::read_to_string(dir.join("target/sim/selftest-panic-7.html")).unwrap();
+    assert!(page.contains(r#""kind":"crash","what":"seed 7 panics\nat "#), "it says what panicked");
+    assert!(!page.contains("event 50 of seed 7"), "that was after the panic");
+}
+
+#[test]
+fn no_page_is_written_of_a_clean_run_nor_where_none_is_wanted() {
+    let dir = scratch("no-report");
+    for line in [
+        "run --seed 7 --scenario selftest-clean",
+        "run --seed 7 --scenario selftest-safety --no-report",
+        "run --seed 7 --scenario selftest-hang --hang-after 500ms",
+        "sweep --seeds 2 --scenario selftest-clean",
+        "sweep --seeds 2 --scenario selftest-safety --no-report",
+    ] {
+        assert!(json_in(&dir, &format!("{line} --json"))["report"].is_null(), "{line}");
+        assert!(!dir.join("target").exists(), "{line}");
+    }
+}
+
+#[test]
+fn a_sweep_that_fails_leaves_pages_and_schedules() {
+    let dir = scratch("default-reports");
+    let line = "sweep --from 5 --seeds 2 --twice-every 0 --scenario selftest-meeting --json";
+    let reports = json_in(&dir, line)["reports"].clone();
+    let expected = ["json", "html"].map(|end| format!("target/sim/selftest-meeting-5.{end}"));
+    let mut reports: Vec<String> = serde_json::from_value(reports).unwrap();
+    reports.reverse();
+    assert_eq!(reports, expected);
+    assert!(expected.iter().all(|file| dir.join(file).exists()));
+    let replayed = sim_in(&dir, "replay target/sim/selftest-meeting-5.json --no-report");
+    assert_eq!(replayed.status.code(), Some(10));
+    let line = "sweep --seeds 1 --twice-every 0 --scenario selftest-panic --json";
+    let reports = json_in(&dir, line)["reports"].clone();
+    assert_eq!(reports, serde_json::json!(["target/sim/selftest-panic-1.html"]));
+}
+
+#[test]
+fn a_failing_schedule_is_made_smaller_and_still_fails() {
+    let dir = scratch("shrink");
+    let line = "shrink --seed 7 --scenario selftest-meeting";
+    let shrunk = json_in(&dir, &format!("{line} --out small.json --json"));
+    assert_eq!(shrunk["signature"]["text"], "faults meet nobody", "{shrunk}");
+    let count = |size: &str, what: &str| shrunk[size][what].as_u64().unwrap();
+    assert!(count("before", "faults") > 1 && count("before", "operations") > 1, "{shrunk}");
+    assert_eq!((count("after", "faults"), count("after", "operations")), (1, 1), "{shrunk}");
+    assert!(count("after", "durationMillis") <= 100, "{shrunk}");
+    assert_eq!(
+        (&shrunk["file"], &shrunk["reproduce"], &shrunk["timeWasUp"]),
+        (&"small.json".into(), &"cargo sim replay small.json".into(), &false.into())
+    );
+    let written = std::fs::read_to_string(dir.join("small.json")).unwrap();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(written["faults"].as_array().unwrap().len(), 1);
+
+    // Exits as the seed does.
+    let run = sim_in(&dir, "run --seed 7 --scenario selftest-meeting --no-report");
+    let replayed = sim_in(&dir, "replay small.json");
+    assert_eq!((run.status.code(), replayed.status.code()), (Some(10), Some(10)));
+    let said = String::from_utf8(replayed.stdout).unwrap();
+    assert!(said.contains("1 met 1 operations"), "{said}");
+
+    // Nothing is left to take away, and it says so to people too.
+    let again = sim_in(&dir, "shrink --file small.json");
+    let said = String::from_utf8(again.stdout).unwrap();
+    assert!(said.starts_with("safety: faults meet nobody\n  before: faults: 1, op"), "{said}");
+    assert!(said.contains("  after:  faults: 1, operations: 1"), "{said}");
+    assert!(said.contains("cargo sim replay selftest-meeting-7.min.json\n"), "{said}");
+}
+
+#[test]
+fn what_does_not_fail_is_not_made_smaller() {
+    let dir = scratch("shrink-clean");
+    let schedule = text("schedule --seed 7 --scenario selftest-meeting");
+    let mut schedule: Value = serde_json::from_str(&schedule).unwrap();
+    schedule["faults"] = serde_json::json!([]);
+    std::fs::write(dir.join("clean.json"), schedule.to_string()).unwrap();
+    assert_eq!(sim_in(&dir, "shrink --file clean.json").status.code(), Some(2));
+    assert_eq!(sim_in(&dir, "replay clean.json").status.code(), Some(0));
+}
+
+#[test]
+fn the_lists_are_there_for_programs_too() {
+    let lists = json("list --json");
+    let named = |list: &str, name: &str| {
+        let entries = lists[list].as_array().unwrap().iter();
+        entries.filter(|entry| entry["name"] == name).cloned().collect::<Vec<_>>()
+    };
+    let swarm = named("scenarios", "swarm");
+    assert_eq!((swarm.len(), &swarm[0]["seeds"]), (1, &"drawn".into()));
+    assert!(swarm[0]["about"].as_str().is_some_and(|about| about.contains("go wrong")));
+    assert_eq!(named("scenarios", "growth")[0]["seeds"], "scripted");
+    let site = named("sites", "a follower truncated its log");
+    assert!(site[0]["dueWithinSeeds"].as_u64().is_some_and(|seeds| seeds > 0), "{site:?}");
+}
+
+/// `cargo sim list | head -1` panicked: "failed printing to stdout".
+#[test]
+fn a_reader_who_has_seen_enough_is_no_failure() {
+    for (line, code) in [
+        ("list", 0),
+        ("list --json", 0),
+        ("schedule --seed 1", 0),
+        ("run --seed 7 --scenario selftest-clean", 0),
+        ("run --seed 7 --scenario selftest-safety --no-report", 10),
+        ("sweep --seeds 1 --scenario selftest-safety --no-report", 10),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(SIM);
+        let output = command.args(line.split_whitespace()).stdout(writer).output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line}: {complaint}");
+        assert!(!complaint.contains("panicked"), "{line}: {complaint}");
+    }
 }
 
 #[test]

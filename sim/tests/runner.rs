@@ -200,6 +200,32 @@ fn a_difference_that_hides_from_observers_is_said_to_hide() {
     assert!(group.example.output.contains("two runs agree"), "{:?}", group.example);
 }
 
+/// Two runs that were cut off agree on nothing, and fail as one that was cut off does.
+#[test]
+fn a_run_that_hangs_twice_is_a_hang() {
+    let runner = runner().with_hang_limit(Duration::from_millis(300)).with_jobs(2);
+    let plan = Plan { twice_every: 1, ..plan(&[Selftest::Hang], 1, scratch("hang-twice")) };
+    let sweep = runner.sweep(&plan, &mut |_, _| {}).unwrap();
+    let found: Vec<_> =
+        sweep.groups.iter().map(|(signature, group)| (signature.kind, group.count)).collect();
+    assert_eq!((found, sweep.twice), (vec![(Kind::Hang, 1)], 1));
+}
+
+#[test]
+fn a_crash_leaves_a_report_and_a_hang_does_not() {
+    let dir = scratch("crash-report");
+    std::fs::create_dir_all(&dir).unwrap();
+    let runner = runner().with_hang_limit(Duration::from_secs(2));
+    for (selftest, expected) in
+        [(Selftest::Panic, true), (Selftest::Abort, false), (Selftest::Hang, false)]
+    {
+        let report = dir.join(format!("{}.html", selftest.name()));
+        let wants = Wants { report: Some(&report), ..Wants::default() };
+        let run = runner.run(&Work::Seed(Piece::Selftest(selftest), 7), wants).unwrap();
+        assert_eq!((run.report, report.exists()), (expected, expected), "{}", selftest.name());
+    }
+}
+
 #[test]
 fn runs_that_fail_the_same_way_twice_are_no_difference() {
     let selftests = [Selftest::Clean, Selftest::Safety, Selftest::Panic];

@@ -28,6 +28,7 @@ mod results;
 mod scratch;
 mod table;
 
+use super::output::{print_json, print_line};
 use catalogue::Bug;
 use results::{Finding, Key, Results, Trial};
 use scratch::Scratch;
@@ -92,7 +93,7 @@ fn try_run(args: &Args) -> Result<bool, Failure> {
     let bugs = chosen(args, all)?;
     if args.list {
         for bug in &bugs {
-            println!("{} ({}): {}", bug.name, bug.expected, bug.story);
+            print_line(format_args!("{} ({}): {}", bug.name, bug.expected, bug.story))?;
         }
         return Ok(true);
     }
@@ -120,9 +121,9 @@ fn try_run(args: &Args) -> Result<bool, Failure> {
         fs::write(path, new).map_err(|error| at(path, &error))?;
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        print_json(&findings)?;
     } else {
-        println!("{}", table::terminal(&findings, args.limit));
+        print_line(table::terminal(&findings, args.limit))?;
     }
     Ok(findings.iter().all(Finding::is_as_it_should_be))
 }

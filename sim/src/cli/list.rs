@@ -2,11 +2,14 @@
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
 use yakt_sim::harness::coverage::Site;
 use yakt_sim::harness::runner::Piece;
-use yakt_sim::harness::scenarios;
+use yakt_sim::harness::scenarios::{self, Scenario};
 
-use super::{DEFAULT_SCENARIO, Done, about, draw, text::grouped};
+use super::output::{print_json, print_line};
+use super::text::grouped;
+use super::{DEFAULT_SCENARIO, Done, draw};
 
 /// `cargo sim schedule`.
 #[derive(Args)]
@@ -21,7 +24,7 @@ pub(super) struct Draw {
 
 impl Draw {
     pub(super) fn run(self) -> Done {
-        println!("{}", serde_json::to_string_pretty(&draw(self.piece, self.seed)?)?);
+        print_json(&draw(self.piece, self.seed)?)?;
         Ok(0)
     }
 }
@@ -40,15 +43,74 @@ pub(super) fn align_numbers(table: &mut Table) {
 }
 
 /// `cargo sim list`.
-pub(super) fn list() {
+#[derive(Args)]
+pub(super) struct List {
+    /// Prints the lists as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Json {
+    scenarios: Vec<JsonScenario>,
+    sites: Vec<JsonSite>,
+}
+
+#[derive(Serialize)]
+struct JsonScenario {
+    name: &'static str,
+    /// `drawn` or `scripted`.
+    seeds: &'static str,
+    about: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonSite {
+    name: &'static str,
+    due_within_seeds: u64,
+}
+
+impl List {
+    pub(super) fn run(self) -> Done {
+        if self.json {
+            print_json(&json())?;
+        } else {
+            print_line(tables())?;
+        }
+        Ok(0)
+    }
+}
+
+/// What `scenario`'s seeds are.
+fn seeds_are(scenario: &Scenario) -> &'static str {
+    if scenario.draw(0).is_some() { "drawn" } else { "scripted" }
+}
+
+/// For programs.
+fn json() -> Json {
+    let scenario = |scenario: &Scenario| JsonScenario {
+        name: scenario.name,
+        seeds: seeds_are(scenario),
+        about: scenario.about,
+    };
+    let site = |site: &Site| JsonSite { name: site.name(), due_within_seeds: site.seeds() };
+    Json {
+        scenarios: scenarios::ALL.iter().map(scenario).collect(),
+        sites: Site::ALL.iter().map(site).collect(),
+    }
+}
+
+/// For people.
+fn tables() -> String {
     let mut scenarios = table(&["scenario", "seeds are", "what it is"]);
     for scenario in scenarios::ALL {
-        scenarios.add_row(about(scenario));
+        scenarios.add_row([scenario.name, seeds_are(scenario), scenario.about]);
     }
     let mut sites = table(&["site", "due within seeds"]);
     for site in Site::ALL {
         sites.add_row([site.name().to_owned(), grouped(site.seeds())]);
     }
     align_numbers(&mut sites);
-    println!("{scenarios}\n\n{sites}");
+    format!("{scenarios}\n\n{sites}")
 }

@@ -9,9 +9,12 @@
 //! | `shrink` | a failing run, made smaller |
 //! | `list` | what there is |
 //! | `bugs` | planted bugs: which does the simulator catch? |
+//! | `output` | standard output, also when nobody reads it |
 //! | `text` | durations and numbers, read and written |
 //!
 //! Results go to standard output; progress and complaints to standard error.
+
+#![warn(clippy::print_stdout, reason = "see `output`")]
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -20,11 +23,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use yakt_sim::harness::runner::{HANG_LIMIT, Kind, Piece, Runner};
-use yakt_sim::harness::scenarios::{self, Scenario};
+use yakt_sim::harness::scenarios;
 use yakt_sim::harness::schedule::Schedule;
 
 mod bugs;
 mod list;
+mod output;
 mod progress;
 mod run;
 mod shrink;
@@ -40,6 +44,10 @@ const EXIT_USAGE: u8 = 2;
 
 /// The scenario that is meant when none is named.
 const DEFAULT_SCENARIO: &str = "swarm";
+
+/// Where files go that nobody named a place for: reports of failures, and what belongs to them. It is below the current
+/// directory, which is the project's root for `cargo sim`.
+const DEFAULT_DIR: &str = "target/sim";
 
 /// What a command comes to: an exit code, or why it could not be done.
 type Done = Result<u8, Box<dyn Error>>;
@@ -77,7 +85,7 @@ enum Command {
     /// Plants known bugs, one at a time, and counts the seeds until each is caught
     Bugs(bugs::Args),
     /// Lists the scenarios, and the rare things that sweeps count
-    List,
+    List(list::List),
     /// Prints the schedule that a seed draws
     Schedule(list::Draw),
 }
@@ -107,10 +115,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Sweep(sweep) => sweep.run(),
         Command::Replay(replay) => replay.run(),
         Command::Shrink(shrink) => shrink.run(),
-        Command::List => {
-            list::list();
-            Ok(0)
-        }
+        Command::List(list) => list.run(),
         Command::Schedule(draw) => draw.run(),
         Command::Bugs(bugs) => return bugs::run(&bugs),
     };
@@ -156,6 +161,13 @@ fn read_schedule(path: &PathBuf) -> Result<Schedule, Senseless> {
     serde_json::from_str(&text).map_err(|error| of_file(&error))
 }
 
+/// What files about a run are called, up to the dot. A scenario's name may come from a file, and leads nowhere else.
+fn file_stem(scenario: &str, seed: u64) -> String {
+    let allowed = |char: char| char.is_ascii_alphanumeric() || "-_".contains(char);
+    let name = scenario.replace(|char| !allowed(char), "_");
+    format!("{name}-{seed}")
+}
+
 /// The scenarios that a name stands for: one, or all.
 #[derive(Clone)]
 struct Pieces(Vec<Piece>);
@@ -163,12 +175,6 @@ struct Pieces(Vec<Piece>);
 fn pieces(name: &str) -> Result<Pieces, String> {
     let all = || scenarios::ALL.iter().copied().map(Piece::Scenario).collect();
     Ok(Pieces(if name == "all" { all() } else { vec![name.parse()?] }))
-}
-
-/// What is known of a scenario besides its name.
-fn about(scenario: &Scenario) -> [String; 3] {
-    let drawn = if scenario.draw(0).is_some() { "drawn" } else { "scripted" };
-    [scenario.name.to_owned(), drawn.to_owned(), scenario.about.to_owned()]
 }
 
 #[cfg(test)]
@@ -210,6 +216,12 @@ mod tests {
             panic!("not parsed")
         };
         assert_eq!(sweep.plan().seeds.count, 9);
+    }
+
+    #[test]
+    fn files_stay_where_they_belong() {
+        assert_eq!(file_stem("elect_write_read", 7), "elect_write_read-7");
+        assert_eq!(file_stem("../../etc/x y", u64::MAX), "______etc_x_y-18446744073709551615");
     }
 
     #[test]

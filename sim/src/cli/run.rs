@@ -1,16 +1,23 @@
 //! One run: of a seed, or of a schedule in a file.
+//!
+//! Nobody asks for a report of a run that they expect to be clean, and writing everything down takes longer than the run.
+//! So a run that failed is played once more, to show how: it is the same run again.
+
+#![expect(clippy::disallowed_methods, reason = "reports are written for people")]
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use yakt_sim::harness::runner::{self, End, Failure, Piece, Wants, Work};
+use yakt_sim::harness::runner::{self, End, Failure, Kind, Piece, Runner, Wants, Work};
 use yakt_sim::harness::{Outcome, Verdict};
 
+use super::output::{print, print_json};
 use super::text::{grouped, indented, rough};
-use super::{DEFAULT_SCENARIO, Done, Limits, exit_code, read_schedule};
+use super::{DEFAULT_DIR, DEFAULT_SCENARIO, Done, Limits, exit_code, file_stem, read_schedule};
 
 /// `cargo sim run`.
 #[derive(Args)]
@@ -38,12 +45,16 @@ pub(super) struct Replay {
     limits: Limits,
 }
 
-/// What is to be seen of a run. A crash leaves neither a report nor a trace.
+/// What is to be seen of a run. A crash leaves a report and no trace, a hang neither.
 #[derive(Args)]
 struct Show {
-    /// Writes a page that shows the run, to be opened in a browser
+    /// Writes a page that shows the run, to be opened in a browser [default: none of a clean run, and of one that
+    /// fails target/sim/SCENARIO-SEED.html]
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
+    /// Writes no page, even if the run fails
+    #[arg(long, conflicts_with = "report")]
+    no_report: bool,
     /// Writes what happened, a line an event
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -86,28 +97,59 @@ impl Show {
             // What a crash says is printed as it is said, and not once more at the end.
             echo: true,
         };
-        let runner::Run { end, took } = limits.runner()?.run(work, wants)?;
+        let runner = limits.runner()?;
+        let runner::Run { end, took, report } = runner.run(work, wants)?;
+        let report = match &self.report {
+            Some(file) => report.then(|| file.clone()),
+            None if self.no_report => None,
+            None => show_failure(&runner, work, &end, &command, &file_stem(scenario, seed))?,
+        };
+        let trace = self.trace.as_deref().filter(|_| end.outcome().is_some());
         let failure = end.failure();
         let exit = exit_code(failure.as_ref().map(|failure| failure.kind));
-        let result = Result { scenario, seed, failure, outcome: end.outcome(), took, command };
+        let outcome = end.outcome();
+        let report = report.as_deref();
+        let result = Result { scenario, seed, failure, outcome, took, command, report, trace };
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&result.json())?);
+            print_json(&result.json())?;
         } else {
-            print!("{result}");
-            self.name_files(&end);
+            print(&result)?;
+            for (name, wanted, file) in
+                [("report", &self.report, report), ("trace", &self.trace, trace)]
+            {
+                if wanted.is_some() && file.is_none() {
+                    print(format_args!("  {name}: none, the run was not played to its end\n"))?;
+                }
+            }
         }
         Ok(exit)
     }
+}
 
-    fn name_files(&self, end: &End) {
-        for (name, file) in [("report", &self.report), ("trace", &self.trace)] {
-            match (file, end.outcome()) {
-                (None, _) => {}
-                (Some(file), Some(_)) => println!("  {name}: {}", file.display()),
-                (Some(_), None) => println!("  {name}: none, the run was not played to its end"),
-            }
-        }
+/// Plays `work`, which ended as `end`, once more for a page that shows how it failed, if it did. `stem` is the page's
+/// name, without `.html`.
+fn show_failure(
+    runner: &Runner,
+    work: &Work<'_>,
+    end: &End,
+    command: &str,
+    stem: &str,
+) -> io::Result<Option<PathBuf>> {
+    let Some(failure) = end.failure() else { return Ok(None) };
+    // It would hang once more, and show nothing.
+    if failure.kind == Kind::Hang {
+        return Ok(None);
     }
+    std::fs::create_dir_all(DEFAULT_DIR)?;
+    let file = Path::new(DEFAULT_DIR).join(format!("{stem}.html"));
+    let wants = Wants { report: Some(&file), command: Some(command), ..Wants::default() };
+    let again = runner.run(work, wants)?;
+    if !again.end.agrees_with(end) {
+        eprintln!(
+            "played again for its report, the run was another: sweep --twice-every 1 looks into that"
+        );
+    }
+    Ok(again.report.then_some(file))
 }
 
 /// What a run came to.
@@ -118,6 +160,9 @@ struct Result<'a> {
     outcome: Option<&'a Outcome>,
     took: Duration,
     command: String,
+    /// Files that were written.
+    report: Option<&'a Path>,
+    trace: Option<&'a Path>,
 }
 
 #[derive(Serialize)]
@@ -134,6 +179,10 @@ struct Json<'a> {
     outcome: Option<&'a Outcome>,
     real_seconds: f64,
     reproduce: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<&'a Path>,
 }
 
 impl Result<'_> {
@@ -156,6 +205,8 @@ impl Result<'_> {
             outcome: self.outcome,
             real_seconds: self.took.as_secs_f64(),
             reproduce: &self.command,
+            report: self.report,
+            trace: self.trace,
         }
     }
 }
@@ -184,6 +235,12 @@ impl fmt::Display for Result<'_> {
             let (hash, events) = (summary.trace_hash, grouped(summary.trace_events));
             writeln!(f, "  trace {hash:016x}, {events} events")?;
         }
-        writeln!(f, "  again: {}", self.command)
+        writeln!(f, "  again: {}", self.command)?;
+        for (name, file) in [("report", self.report), ("trace", self.trace)] {
+            if let Some(file) = file {
+                writeln!(f, "  {name}: {}", file.display())?;
+            }
+        }
+        Ok(())
     }
 }

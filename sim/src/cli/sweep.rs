@@ -10,9 +10,12 @@ use clap::Args;
 use yakt_sim::harness::runner::sweep::Event;
 use yakt_sim::harness::runner::{self, Kind, Plan, Runner, Seeds, Wants, Work};
 
+use super::output::{print, print_json};
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{DEFAULT_SCENARIO, Done, EXIT_COVERAGE, Limits, Pieces, pieces, text};
+use super::{
+    DEFAULT_DIR, DEFAULT_SCENARIO, Done, EXIT_COVERAGE, Limits, Pieces, file_stem, pieces, text,
+};
 
 /// Seeds in a sweep that has neither `--seeds` nor `--time`.
 const SEEDS: u64 = 100;
@@ -51,8 +54,11 @@ pub(super) struct Sweep {
     #[arg(long)]
     json: bool,
     /// Writes a page and a schedule for each sort of failure into this directory
-    #[arg(long, value_name = "DIR")]
-    report_dir: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
+    report_dir: PathBuf,
+    /// Writes neither pages nor schedules
+    #[arg(long, conflicts_with = "report_dir")]
+    no_report: bool,
     #[command(flatten)]
     limits: Limits,
 }
@@ -61,15 +67,14 @@ impl Sweep {
     /// What the arguments ask for.
     pub(super) fn plan(&self) -> Plan {
         let by_default = if self.time.is_some() { u64::MAX } else { SEEDS };
-        // Traces are looked at after the sweep: they stay.
-        let scratch = || std::env::temp_dir().join("yakt-sim");
         Plan {
             pieces: self.pieces.0.clone(),
             seeds: Seeds { base: self.from, count: self.seeds.unwrap_or(by_default) },
             twice_every: self.twice_every,
             time: self.time,
             failures_max: self.stop_after_failures,
-            traces: self.report_dir.clone().unwrap_or_else(scratch),
+            // They are looked at after the sweep, as the pages are.
+            traces: self.report_dir.clone(),
         }
     }
 
@@ -86,9 +91,10 @@ impl Sweep {
             Event::Failed(case, failure) => progress.say(case, failure),
         })?;
         progress.finish();
-        let reports = match &self.report_dir {
-            Some(dir) => write_reports(&runner, &plan, &sweep, dir)?,
-            None => Vec::new(),
+        let reports = if self.no_report || sweep.groups.is_empty() {
+            Vec::new()
+        } else {
+            write_reports(&runner, &plan, &sweep, &self.report_dir)?
         };
 
         let missing = if self.coverage { sweep.missing(&plan) } else { Vec::new() };
@@ -100,9 +106,9 @@ impl Sweep {
         let summary =
             Summary { plan: &plan, sweep: &sweep, jobs: runner.jobs(), missing, reports, exit };
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&summary.json())?);
+            print_json(&summary.json())?;
         } else {
-            print!("{summary}");
+            print(&summary)?;
         }
         Ok(exit)
     }
@@ -122,20 +128,21 @@ fn write_reports(
         let Some(&piece) = plan.pieces.iter().find(|piece| piece.name() == case.scenario) else {
             continue;
         };
-        let file = |end: &str| dir.join(format!("{}-{}{end}", case.scenario, case.seed));
+        let stem = file_stem(case.scenario, case.seed);
+        let file = |end: &str| dir.join(format!("{stem}{end}"));
         if let Some(schedule) = piece.draw(case.seed) {
             let path = file(".json");
             std::fs::write(&path, serde_json::to_string_pretty(&schedule)? + "\n")?;
             written.push(path);
         }
         // It would take its time once more, and show nothing.
-        if matches!(signature.kind, Kind::Crash | Kind::Hang) {
+        if signature.kind == Kind::Hang {
             continue;
         }
         let path = file(".html");
         let wants = Wants { report: Some(&path), ..Wants::default() };
         let run = runner.run(&Work::Seed(piece, case.seed), wants)?;
-        if run.end.outcome().is_some() {
+        if run.report {
             written.push(path);
         }
     }

@@ -159,7 +159,9 @@ impl Scratch {
         let mut sweep = Command::new(self.target().join("debug/sim"));
         sweep
             .current_dir(&self.tree)
-            .args(["sweep", "--json", "--stop-after-failures", "1", "--twice-every", "0"])
+            // A report is another run, and a trial is timed.
+            .args(["sweep", "--json", "--no-report", "--stop-after-failures", "1"])
+            .args(["--twice-every", "0"])
             .args([
                 "--scenario",
                 scenario,
