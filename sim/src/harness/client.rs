@@ -25,9 +25,15 @@ pub const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// One client.
 pub struct Client {
     env: SimEnv,
-    connections: BTreeMap<String, SendRequest<Full<Bytes>>>,
+    connections: BTreeMap<String, Connection>,
     patience: Duration,
     exchanges: Exchanges,
+}
+
+/// A connection, and its number in the history.
+struct Connection {
+    number: u64,
+    sender: SendRequest<Full<Bytes>>,
 }
 
 /// What a server answered.
@@ -35,7 +41,7 @@ pub struct Client {
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// The body, `Null` when it is not JSON.
+    /// The body: a string when it is not JSON, `Null` when there is none.
     pub body: Value,
 }
 
@@ -59,25 +65,76 @@ pub struct Request {
     pub body: Option<Value>,
     /// The `Idempotency-Key`, if any.
     pub key: Option<String>,
-    /// Whether it breaks the contract on purpose, and must be refused.
-    pub is_bad: bool,
+    /// A body as it is, in place of a JSON one.
+    pub raw: Option<Raw>,
+    /// How it must be refused, if it breaks the contract on purpose.
+    pub refusal: Option<Refusal>,
+}
+
+/// A body that need not be JSON.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Raw {
+    /// The `Content-Type`, if any.
+    pub content_type: Option<&'static str>,
+    /// What is sent.
+    pub bytes: Bytes,
+}
+
+impl std::fmt::Debug for Raw {
+    /// A body that is too large for a server is too large for a report.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes of {:?}", self.bytes.len(), self.content_type)
+    }
+}
+
+/// What the contract says to a request that breaks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// The problem's code.
+    pub code: &'static str,
+    /// Who says so.
+    pub by: Refuser,
+}
+
+/// Who refuses a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuser {
+    /// The asked node, which need not know anything: it has no other answer.
+    Door,
+    /// The cluster, which may not be there.
+    Cluster,
 }
 
 impl Request {
     /// GET `path`.
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), body: None, key: None, is_bad: false }
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            body: None,
+            key: None,
+            raw: None,
+            refusal: None,
+        }
     }
 
     /// POST `body` to `path`.
     pub fn post(path: impl Into<String>, body: Value) -> Self {
-        Self { method: Method::POST, path: path.into(), body: Some(body), key: None, is_bad: false }
+        Self { method: Method::POST, body: Some(body), ..Self::get(path) }
     }
 
     /// With an `Idempotency-Key`.
     #[must_use]
     pub fn keyed(self, key: impl Into<String>) -> Self {
         Self { key: Some(key.into()), ..self }
+    }
+
+    /// With a body that need not be JSON.
+    #[must_use]
+    pub fn raw(self, content_type: Option<&'static str>, bytes: impl Into<Bytes>) -> Self {
+        Self { body: None, raw: Some(Raw { content_type, bytes: bytes.into() }), ..self }
     }
 }
 
@@ -108,27 +165,36 @@ impl Client {
     /// See [`NoAnswer`].
     pub async fn send(&mut self, addr: &str, request: &Request) -> Result<Answer, NoAnswer> {
         let number = self.exchanges.begin(self.env.host(), addr, request, nanos());
-        let answer = self.send_unnoted(addr, request).await;
-        self.exchanges.end(number, &answer, nanos());
+        let (connection, answer) = match self.send_unnoted(addr, request).await {
+            Ok((connection, answer)) => (Some(connection), Ok(answer)),
+            Err(error) => (None, Err(error)),
+        };
+        self.exchanges.end(number, connection, &answer, nanos());
         answer
     }
 
-    async fn send_unnoted(&mut self, addr: &str, request: &Request) -> Result<Answer, NoAnswer> {
+    async fn send_unnoted(
+        &mut self,
+        addr: &str,
+        request: &Request,
+    ) -> Result<(u64, Answer), NoAnswer> {
         let deadline = rt::now::<SimEnv>() + self.patience;
         let mut connection = match self.connections.remove(addr) {
-            Some(kept) if kept.is_ready() => kept,
+            Some(kept) if kept.sender.is_ready() => kept,
             _ => {
                 let connected =
                     rt::timeout::<SimEnv, _>(CONNECT_PATIENCE, connect(&self.env, addr)).await;
-                connected.flatten().ok_or(NoAnswer::NotSent)?
+                let sender = connected.flatten().ok_or(NoAnswer::NotSent)?;
+                Connection { number: self.exchanges.connect(), sender }
             }
         };
         let left = deadline.saturating_duration_since(rt::now::<SimEnv>());
         let exchanged =
-            rt::timeout::<SimEnv, _>(left, exchange(&mut connection, addr, request)).await;
+            rt::timeout::<SimEnv, _>(left, exchange(&mut connection.sender, addr, request)).await;
         let answer = exchanged.flatten().ok_or(NoAnswer::Lost)?;
+        let number = connection.number;
         self.connections.insert(addr.to_owned(), connection);
-        Ok(answer)
+        Ok((number, answer))
     }
 }
 
@@ -155,15 +221,25 @@ async fn exchange(
     if let Some(key) = &request.key {
         builder = builder.header("idempotency-key", key);
     }
-    let body = match &request.body {
-        Some(body) => {
-            builder = builder.header("content-type", "application/json");
-            Bytes::from(body.to_string())
-        }
-        None => Bytes::new(),
+    let (content_type, body) = match (&request.raw, &request.body) {
+        (Some(raw), _) => (raw.content_type, raw.bytes.clone()),
+        (None, Some(body)) => (Some("application/json"), Bytes::from(body.to_string())),
+        (None, None) => (None, Bytes::new()),
     };
+    if let Some(content_type) = content_type {
+        builder = builder.header("content-type", content_type);
+    }
     let response = connection.send_request(builder.body(Full::new(body)).ok()?).await.ok()?;
     let status = response.status();
     let bytes = response.into_body().collect().await.ok()?.to_bytes();
-    Some(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
+    Some(Answer { status, body: parse(&bytes) })
+}
+
+fn parse(bytes: &[u8]) -> Value {
+    let text = || Value::String(String::from_utf8_lossy(bytes).into_owned());
+    if bytes.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(bytes).unwrap_or_else(|_| text())
+    }
 }

@@ -10,6 +10,12 @@ use super::client::{Answer, NoAnswer, Request};
 const WITHOUT_EFFECT: [StatusCode; 2] =
     [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
 
+/// Whether `status` is a client error that says nothing of the cluster.
+#[must_use]
+pub fn is_without_effect(status: StatusCode) -> bool {
+    WITHOUT_EFFECT.contains(&status)
+}
+
 /// One request, and what came of it.
 #[derive(Clone, Debug)]
 pub struct Exchange {
@@ -23,6 +29,8 @@ pub struct Exchange {
     pub begun: u64,
     /// When the answer came or was given up; `None` while it is waited for.
     pub ended: Option<u64>,
+    /// Over which connection it came. Who answers over one connection is one process: one life of one node.
+    pub connection: Option<u64>,
     /// What came.
     pub answer: Option<Result<Answer, NoAnswer>>,
 }
@@ -45,7 +53,7 @@ impl Exchange {
         match &self.answer {
             Some(Ok(answer)) if answer.status == StatusCode::GATEWAY_TIMEOUT => Effect::Open,
             Some(Ok(answer)) if answer.status.is_server_error() => Effect::None,
-            Some(Ok(answer)) if WITHOUT_EFFECT.contains(&answer.status) => Effect::None,
+            Some(Ok(answer)) if is_without_effect(answer.status) => Effect::None,
             Some(Ok(answer)) => Effect::Decided(answer),
             Some(Err(NoAnswer::NotSent)) => Effect::None,
             Some(Err(NoAnswer::Lost)) | None => Effect::Open,
@@ -76,6 +84,7 @@ pub struct Exchanges(Arc<Mutex<History>>);
 #[derive(Debug, Default)]
 struct History {
     exchanges: Vec<Exchange>,
+    connections: u64,
     latest: u64,
 }
 
@@ -98,17 +107,33 @@ impl Exchanges {
             request: request.clone(),
             begun,
             ended: None,
+            connection: None,
             answer: None,
         });
         history.exchanges.len() - 1
     }
 
-    /// Notes what came of it.
-    pub fn end(&self, number: usize, answer: &Result<Answer, NoAnswer>, now: u64) {
+    /// A number for a new connection.
+    #[must_use]
+    pub fn connect(&self) -> u64 {
+        let mut history = self.lock();
+        history.connections += 1;
+        history.connections
+    }
+
+    /// Notes what came of it, and over which connection.
+    pub fn end(
+        &self,
+        number: usize,
+        connection: Option<u64>,
+        answer: &Result<Answer, NoAnswer>,
+        now: u64,
+    ) {
         let mut history = self.lock();
         let ended = history.moment(now);
         if let Some(exchange) = history.exchanges.get_mut(number) {
             exchange.ended = Some(ended);
+            exchange.connection = connection;
             exchange.answer = Some(answer.clone());
         }
     }
@@ -144,7 +169,7 @@ mod tests {
         let request = Request::get("/metrics");
         for _ in 0..2 {
             let number = exchanges.begin("c1", "n1:1", &request, 7);
-            exchanges.end(number, &Err(NoAnswer::Lost), 7);
+            exchanges.end(number, None, &Err(NoAnswer::Lost), 7);
         }
         let all = exchanges.all();
         assert!(all[0].ended < Some(all[1].begun), "{all:?}");

@@ -8,7 +8,9 @@
 //! - What pollers are shown: [`mgmt`].
 //! - The last complete poll is one more read of everything: what is there must have been asked for, and what was said to
 //!   be made, or not, is as it was said.
-//! - Bad requests are refused as such.
+//! - What one process says never goes back: [`sessions`].
+//! - What nodes say about themselves makes sense: [`looks`].
+//! - Bad requests are refused, each as the contract says.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +18,10 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 
 use super::linear::{self, Model, Outcome, Timed};
-use super::mgmt;
 use super::objects::{Broker, Histories, Partition, Topic};
-use crate::harness::client::Answer;
-use crate::harness::exchanges::{Effect, Exchange};
+use super::{looks, mgmt, sessions};
+use crate::harness::client::{Answer, Refusal, Refuser};
+use crate::harness::exchanges::{Effect, Exchange, is_without_effect};
 
 /// A broken promise, and the exchanges that show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +54,11 @@ struct Keyed {
 /// The first contradiction.
 pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
     let mut keyed: BTreeMap<&str, Keyed> = BTreeMap::new();
-    let mut histories = Histories::default();
+    let mut histories = Histories::of(exchanges);
     for (number, exchange) in exchanges.iter().enumerate() {
         check_server_error(number, exchange)?;
-        if exchange.request.is_bad {
+        if let Some(refusal) = &exchange.request.refusal {
+            check_refusal(number, exchange, refusal)?;
             continue;
         }
         match exchange.request.key.as_deref() {
@@ -69,6 +72,15 @@ pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
             None => histories.add(number, exchange, exchange.effect(), exchange.ended),
         }
     }
+    let blame = |promise: &str| {
+        let promise = promise.to_owned();
+        move |(number, what): (usize, String)| Contradiction {
+            what: format!("{promise}: {what}"),
+            exchanges: vec![number],
+        }
+    };
+    looks::check(exchanges).map_err(blame("a node about itself"))?;
+    sessions::check(exchanges).map_err(blame("monotonic reads"))?;
     // When the operations began that were sent more than once; the other sendings are not operations.
     let mut begun: BTreeMap<usize, Option<u64>> = BTreeMap::new();
     for group in keyed.values() {
@@ -91,17 +103,13 @@ pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
     check_producers(exchanges)?;
     let begun =
         |number: usize| begun.get(&number).copied().unwrap_or(Some(exchanges[number].begun));
-    mgmt::check(exchanges, &begun).map_err(|(number, what)| Contradiction {
-        what: format!("management contract: {what}"),
-        exchanges: vec![number],
-    })?;
+    mgmt::check(exchanges, &begun).map_err(blame("management contract"))?;
+    histories.add_lists(exchanges).map_err(blame("effects"))?;
     if let Some((number, image)) = last_image(exchanges) {
         let exchange = &exchanges[number];
         let during = (exchange.begun, exchange.ended);
-        histories.add_image(number, during, image).map_err(|what| Contradiction {
-            what: format!("effects: {what}"),
-            exchanges: vec![number],
-        })?;
+        let added = histories.add_image(number, during, image);
+        added.map_err(|what| blame("effects")((number, what)))?;
     }
     let mut judged = Judged { unknown_effects: histories.unknown_effects(), ..Judged::default() };
     for (id, history) in &histories.brokers {
@@ -178,17 +186,28 @@ fn check_server_error(number: usize, exchange: &Exchange) -> Result<(), Contradi
         );
         return Err(Contradiction { what, exchanges: vec![number] });
     }
-    if exchange.request.is_bad
-        && !answer.status.is_client_error()
-        && !answer.status.is_server_error()
-    {
-        let what = format!(
-            "errors: {} takes a bad request: {:?} is answered {}",
-            exchange.addr, exchange.request, answer.status
-        );
-        return Err(Contradiction { what, exchanges: vec![number] });
-    }
     Ok(())
+}
+
+/// A bad request is refused as the contract says. Only what the cluster has to decide may be put off.
+fn check_refusal(
+    number: usize,
+    exchange: &Exchange,
+    refusal: &Refusal,
+) -> Result<(), Contradiction> {
+    let Some(Ok(answer)) = &exchange.answer else { return Ok(()) };
+    let refused = answer.status == refusal.status && answer.body["code"] == refusal.code;
+    let put_off = answer.status.is_server_error() && refusal.by == Refuser::Cluster;
+    // Its body came too slowly to be looked at.
+    let has_body = exchange.request.body.is_some() || exchange.request.raw.is_some();
+    if refused || put_off || (has_body && is_without_effect(answer.status)) {
+        return Ok(());
+    }
+    let what = format!(
+        "errors: {} is to refuse a bad request as {} {}, and answers {} {}: {:?}",
+        exchange.addr, refusal.status, refusal.code, answer.status, answer.body, exchange.request
+    );
+    Err(Contradiction { what, exchanges: vec![number] })
 }
 
 /// The first answer to a key, if there is any; all others must be the same.
@@ -236,190 +255,4 @@ fn check_producers(exchanges: &[Exchange]) -> Result<(), Contradiction> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::harness::client::{NoAnswer, Request};
-
-    struct History(Vec<Exchange>);
-
-    impl History {
-        fn new() -> Self {
-            Self(Vec::new())
-        }
-
-        fn at(
-            mut self,
-            begun: u64,
-            ended: u64,
-            request: Request,
-            answer: Result<(u16, Value), NoAnswer>,
-        ) -> Self {
-            let answer = answer.map(|(status, body)| Answer {
-                status: StatusCode::from_u16(status).unwrap(),
-                body,
-            });
-            self.0.push(Exchange {
-                client: "c1".to_owned(),
-                addr: "n1:5011".to_owned(),
-                request,
-                begun,
-                ended: Some(ended),
-                answer: Some(answer),
-            });
-            self
-        }
-
-        fn broken(self) -> String {
-            check(&self.0).unwrap_err().what
-        }
-
-        fn sound(self) -> Judged {
-            check(&self.0).unwrap()
-        }
-    }
-
-    fn create(name: &str) -> Request {
-        Request::post("/create_topic", json!({ "name": name }))
-    }
-
-    fn look(name: &str) -> Request {
-        Request::get(format!("/get_topic_by_name/{name}"))
-    }
-
-    fn topic(uuid: &str) -> (u16, Value) {
-        (201, json!({ "name": "TopicRecord", "fields": { "topicUUID": uuid, "name": "t" } }))
-    }
-
-    /// A complete poll that shows these topics.
-    fn image(topics: &[&str]) -> (u16, Value) {
-        let records = topics.iter().map(|name| {
-            json!({ "name": "TopicRecord", "timestamp": 1.0,
-                "fields": { "topicUUID": name, "name": name } })
-        });
-        let records = json!({ "TopicRecord": records.collect::<Vec<_>>() });
-        (200, json!({ "snapshot": "complete", "offset": 1_000.0, "records": records }))
-    }
-
-    #[test]
-    fn what_is_there_in_the_end_must_have_been_made_and_what_was_made_must_be_there() {
-        let everything = Request::get("/broker_mgmt/0");
-        let created = |name: &str| {
-            let (status, mut body) = topic(name);
-            body["fields"]["name"] = json!(name);
-            body["timestamp"] = json!(1.0);
-            (status, body)
-        };
-        let history = || History::new().at(0, 1, create("a"), Ok(created("a")));
-        history().at(2, 3, everything.clone(), Ok(image(&["a"]))).sound();
-        let gone = history().at(2, 3, everything.clone(), Ok(image(&[])));
-        assert!(!gone.broken().is_empty());
-        // It was said that nothing came of it, or nobody asked for it at all.
-        let refused = Ok((503, json!({ "code": "no_leader" })));
-        let denied = history().at(0, 1, create("b"), refused);
-        assert!(denied.at(2, 3, everything, Ok(image(&["a", "b"]))).broken().contains("topic b"));
-    }
-
-    fn refused(status: u16, code: &str) -> (u16, Value) {
-        (status, json!({ "code": code }))
-    }
-
-    #[test]
-    fn a_plain_history_is_sound() {
-        let judged = History::new()
-            .at(0, 1, look("t"), Ok(refused(404, "unknown_topic")))
-            .at(2, 3, create("t"), Ok(topic("u")))
-            .at(4, 5, create("t"), Ok(refused(409, "duplicate_topic")))
-            .at(6, 7, look("t"), Ok(topic("u")))
-            .sound();
-        assert_eq!(judged, Judged { operations: 4, unknown_effects: 0 });
-    }
-
-    #[test]
-    fn a_stale_read_is_caught() {
-        let history = History::new().at(0, 1, create("t"), Ok(topic("u"))).at(
-            2,
-            3,
-            look("t"),
-            Ok(refused(404, "unknown_topic")),
-        );
-        assert!(history.broken().starts_with("linearizability"));
-    }
-
-    #[test]
-    fn a_lost_and_a_doubled_write_are_caught() {
-        let lost = History::new().at(0, 1, create("t"), Ok(topic("u"))).at(
-            2,
-            3,
-            create("t"),
-            Ok(topic("v")),
-        );
-        assert!(lost.broken().starts_with("linearizability"));
-        let register =
-            || Request::post("/register_broker", json!({ "brokerId": 1, "brokerPort": 1 }));
-        let update = || Request::post("/update_broker", json!({ "brokerId": 1, "brokerPort": 2 }));
-        let registered = json!({ "fields": { "internalUUID": "b", "epoch": 0, "brokerPort": "1", "brokerStatus": "ALIVE" } });
-        let updated = |epoch: u64| json!({ "fields": { "brokerId": "b", "epoch": epoch, "brokerPort": "2", "brokerStatus": "ALIVE" } });
-        let base = || History::new().at(0, 1, register(), Ok((201, registered.clone())));
-        assert!(
-            base()
-                .at(2, 3, update(), Ok((200, updated(2))))
-                .broken()
-                .starts_with("linearizability")
-        );
-        base().at(2, 3, update(), Ok((200, updated(1)))).sound();
-        // An update that nobody knows of may be the reason.
-        base()
-            .at(2, 9, update(), Err(NoAnswer::Lost))
-            .at(3, 4, update(), Ok((200, updated(2))))
-            .sound();
-        // One that was certainly not made may not.
-        let unmade = base().at(2, 9, update(), Ok(refused(503, "no_leader"))).at(
-            3,
-            4,
-            update(),
-            Ok((200, updated(2))),
-        );
-        assert!(unmade.broken().starts_with("linearizability"));
-    }
-
-    #[test]
-    fn a_key_that_takes_effect_twice_is_caught() {
-        let keyed = || create("t").keyed("k");
-        let twice = History::new().at(0, 1, keyed(), Ok(topic("u"))).at(
-            2,
-            3,
-            keyed(),
-            Ok(refused(409, "duplicate_topic")),
-        );
-        assert!(twice.broken().starts_with("exactly once"));
-        History::new()
-            .at(0, 1, keyed(), Err(NoAnswer::Lost))
-            .at(2, 3, keyed(), Ok(topic("u")))
-            .at(4, 5, keyed(), Ok(topic("u")))
-            .sound();
-    }
-
-    #[test]
-    fn a_producer_id_given_twice_is_caught() {
-        let produce = || Request::post("/register_producer", json!({ "brokerId": 1 }));
-        let given =
-            (201, json!({ "fields": { "producerId": 7, "brokerId": "b", "brokerEpoch": 0 } }));
-        let twice =
-            History::new().at(0, 1, produce(), Ok(given.clone())).at(2, 3, produce(), Ok(given));
-        assert!(twice.broken().starts_with("unique ids"));
-    }
-
-    #[test]
-    fn server_errors_and_bad_requests_taken_for_good_are_caught() {
-        assert!(
-            History::new()
-                .at(0, 1, look("t"), Ok(refused(500, "internal")))
-                .broken()
-                .starts_with("errors")
-        );
-        let bad = Request { is_bad: true, ..create("") };
-        assert!(History::new().at(0, 1, bad, Ok(topic("u"))).broken().starts_with("errors"));
-    }
-}
+mod tests;

@@ -56,6 +56,8 @@ pub struct Versions {
     broker_ids: BTreeMap<String, u64>,
     /// The broker ids that somebody asked to close who never heard what came of it.
     open_closings: BTreeSet<String>,
+    /// Who holds each partition, which never changes: nothing in the API moves a replica.
+    replicas: BTreeMap<Key, Value>,
     /// The latest time at which somebody was shown everything, closed brokers too.
     complete_until: u64,
 }
@@ -81,6 +83,12 @@ fn key(record: &Value) -> Option<(Key, u64)> {
     Some((key, micros(&record["timestamp"])?))
 }
 
+/// All records that `answer` shows.
+pub(super) fn all_records(answer: &Value) -> impl Iterator<Item = &Value> {
+    let single = answer["fields"].is_object().then_some(answer);
+    single.into_iter().chain(records(&answer["records"])).chain(records(&answer["upserted"]))
+}
+
 fn records(parts: &Value) -> impl Iterator<Item = &Value> {
     parts
         .as_object()
@@ -90,6 +98,27 @@ fn records(parts: &Value) -> impl Iterator<Item = &Value> {
         .flatten()
 }
 
+/// Learns who holds the partition `key`, all of whom are there from its creation on, and who of them is in sync.
+fn learn_replicas(
+    replicas: &mut BTreeMap<Key, Value>,
+    key: &Key,
+    fields: &Value,
+) -> Result<(), String> {
+    let known = replicas.entry(key.clone()).or_insert_with(|| fields["replicas"].clone());
+    if *known != fields["replicas"] {
+        return Err(format!("{key:?} was held by {known}, and is shown as {fields}"));
+    }
+    let holds = |broker: &Value| known.as_array().is_some_and(|known| known.contains(broker));
+    let in_sync = fields["ISR"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if let Some(stranger) = in_sync.iter().find(|broker| !holds(broker)) {
+        return Err(format!("{key:?}: {stranger} is in sync and no replica: {fields}"));
+    }
+    if in_sync.is_empty() && fields["leader"].as_str().is_some_and(|leader| !leader.is_empty()) {
+        return Err(format!("{key:?} is led by somebody who is not in sync: {fields}"));
+    }
+    Ok(())
+}
+
 impl Versions {
     /// Learns from one answer.
     ///
@@ -97,17 +126,15 @@ impl Versions {
     ///
     /// When it shows another version under the same stamp than was shown before.
     pub fn learn(&mut self, answer: &Value) -> Result<(), String> {
-        let single = answer["fields"].is_object().then_some(answer);
-        for record in single
-            .into_iter()
-            .chain(records(&answer["records"]))
-            .chain(records(&answer["upserted"]))
-        {
+        for record in all_records(answer) {
             let Some((key, stamp)) = key(record) else { continue };
             let whole = record["name"] != "RegistrationChangeBrokerRecord";
             let versions = self.records.entry(key.clone()).or_default();
             if !versions.contains_key(&stamp) {
                 self.stamps.entry(stamp).or_default().push(key.clone());
+            }
+            if key.0 == Kind::Partition {
+                learn_replicas(&mut self.replicas, &key, &record["fields"])?;
             }
             let version = versions.entry(stamp).or_default();
             version.closed |= record["fields"]["brokerStatus"] == "CLOSED";
@@ -168,6 +195,39 @@ impl Versions {
         {
             self.open_closings.insert(broker.to_owned());
         }
+    }
+
+    /// Judges a list of active brokers: each is alive, and is shown as it was at the list's time.
+    ///
+    /// Who is missing is not judged here, since a fencing may have had an outcome that nobody knows: the search for an
+    /// order does that, of those that are not stale.
+    ///
+    /// # Errors
+    ///
+    /// What it shows wrongly.
+    fn judge_list(&self, list: &Value) -> Result<(), String> {
+        let Some(offset) = micros(&list["offset"]) else {
+            return Err(format!("a list without an offset: {list}"));
+        };
+        let mut shown = BTreeSet::new();
+        for record in records(&list["records"]) {
+            let Some((key, stamp)) = key(record).filter(|(key, _)| key.0 == Kind::Broker) else {
+                return Err(format!("a strange record {record}"));
+            };
+            let last = self.last(&key, offset).map(|(last, _)| last);
+            if last != Some(stamp) || self.is_superseded(&key, stamp, offset) {
+                return Err(format!(
+                    "{key:?} is listed as of {stamp} at {offset}, and was changed at {last:?} or is closed"
+                ));
+            }
+            if record["fields"]["brokerStatus"] != "ALIVE" {
+                return Err(format!("{key:?} is listed as active: {record}"));
+            }
+            if !shown.insert(record["fields"]["brokerId"].to_string()) {
+                return Err(format!("{key:?} is listed, and another of its id"));
+            }
+        }
+        Ok(())
     }
 
     /// Judges a poll: everything that it should show, and nothing else.
@@ -314,7 +374,7 @@ impl<'a> Poll<'a> {
 fn is_refused_poll(exchange: &Exchange) -> bool {
     let path = exchange.path();
     let is_poll = path.starts_with("/broker_mgmt/") || path.starts_with("/client_mgmt/");
-    is_poll && !exchange.request.is_bad && matches!(exchange.effect(), Effect::Decided(_))
+    is_poll && exchange.request.refusal.is_none() && matches!(exchange.effect(), Effect::Decided(_))
 }
 
 /// Something with a stamp that happened in real time.
@@ -386,6 +446,12 @@ pub fn check(exchanges: &[Exchange], begun: &dyn Fn(usize) -> Option<u64>) -> Re
     for (number, exchange) in exchanges.iter().enumerate() {
         match Poll::of(exchange) {
             Some(poll) => versions.judge(&poll).map_err(|what| (number, what))?,
+            None if exchange.path() == "/get_active_brokers" => {
+                let Some(Ok(answer)) = &exchange.answer else { continue };
+                if answer.status.is_success() {
+                    versions.judge_list(&answer.body).map_err(|what| (number, what))?;
+                }
+            }
             None if is_refused_poll(exchange) => {
                 return Err((number, "a poll that asks for nothing strange is refused".to_owned()));
             }

@@ -7,6 +7,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::linear::{Model, Timed};
+use super::mgmt;
 use crate::harness::exchanges::{Effect, Exchange};
 
 /// What came of an operation.
@@ -37,15 +38,25 @@ pub struct Broker;
 #[derive(Clone, Debug)]
 pub struct BrokerOperation {
     what: BrokerAction,
+    /// The incarnation that it is about; else whichever is the present one.
+    named: Option<String>,
     came: Came,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum BrokerAction {
-    Register { port: String },
-    Update { port: Option<String>, status: Option<String>, epoch: Option<u64> },
+    Register {
+        port: String,
+    },
+    Update {
+        port: Option<String>,
+        status: Option<String>,
+        epoch: Option<u64>,
+    },
     Produce,
     Read,
+    /// A look at who is active: the record if it is, a refusal if not.
+    List,
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -55,6 +66,8 @@ fn text(value: &Value) -> Option<String> {
         _ => None,
     }
 }
+
+const ALIVE: &str = "ALIVE";
 
 const CLOSED: &str = "CLOSED";
 
@@ -76,12 +89,51 @@ impl Incarnation {
     }
 }
 
+/// An operation on an incarnation that is not `present`: it was closed for good, since somebody was told of it.
+fn step_former(
+    present: &Incarnation,
+    operation: &BrokerOperation,
+    former: &str,
+) -> Option<Incarnation> {
+    let possible = match (&operation.what, &operation.came) {
+        (_, Came::Open) => true,
+        (BrokerAction::Read, Came::Record(record)) => {
+            let fields = &record["fields"];
+            fields["internalUUID"] == former
+                && fields["brokerStatus"] == CLOSED
+                && fields["epoch"].as_u64().is_some_and(|epoch| epoch < present.epoch)
+        }
+        (BrokerAction::Read, Came::Refused(_)) | (_, Came::Record(_)) => false,
+        (_, Came::Refused(code)) => code == "broker_closed",
+    };
+    possible.then(|| present.clone())
+}
+
 impl Model for Broker {
     type State = Option<Incarnation>;
     type Operation = BrokerOperation;
 
     fn step(state: &Self::State, operation: &BrokerOperation) -> Option<Self::State> {
-        let BrokerOperation { what, came } = operation;
+        let BrokerOperation { what, named, came } = operation;
+        let mut identified = None;
+        if let (Some(present), Some(name)) = (state, named) {
+            // Nobody may have been told of the present one yet. Then it is the one that is named if it answers as such,
+            // or if what was asked may have had an effect: what had none needs no explanation.
+            let is_former = match (&present.uuid, came) {
+                (Some(uuid), _) => uuid != name,
+                (None, Came::Record(record)) if *what == BrokerAction::Read => {
+                    !present.is_shown_by(&record["fields"])
+                }
+                (None, Came::Refused(code)) => code == "broker_closed",
+                (None, Came::Record(_) | Came::Open) => false,
+            };
+            if is_former {
+                return step_former(present, operation, name).map(Some);
+            }
+            let uuid = if let Came::Refused(_) = came { &present.uuid } else { named };
+            identified = Some(Incarnation { uuid: uuid.clone(), ..present.clone() });
+        }
+        let state = if identified.is_some() { &identified } else { state };
         let refused = |code: &str| match came {
             Came::Refused(said) => (said == code).then(|| state.clone()),
             Came::Open => Some(state.clone()),
@@ -94,8 +146,20 @@ impl Model for Broker {
             }
             (BrokerAction::Register { port }, former) => {
                 let epoch = former.as_ref().map_or(0, |former| former.epoch + 1);
-                let status = "ALIVE".to_owned();
+                let status = ALIVE.to_owned();
                 (Incarnation { uuid: None, epoch, port: port.clone(), status }, "internalUUID")
+            }
+            (BrokerAction::List, known) => {
+                let live = known.as_ref().filter(|known| known.status == ALIVE);
+                return match (came, live) {
+                    (Came::Record(record), Some(live)) => {
+                        let fields = &record["fields"];
+                        let shown = live.is_shown_by(fields);
+                        shown.then(|| live.named(&fields["internalUUID"])).flatten().map(Some)
+                    }
+                    (Came::Refused(_), None) | (Came::Open, _) => Some(state.clone()),
+                    _ => None,
+                };
             }
             (_, None) => return refused("unknown_broker"),
             (BrokerAction::Read, Some(known)) => (known.clone(), "internalUUID"),
@@ -148,7 +212,11 @@ impl Model for Broker {
             BrokerAction::Register { .. } | BrokerAction::Update { .. } => {
                 record["fields"]["epoch"].as_u64()
             }
-            BrokerAction::Read => record["fields"]["epoch"].as_u64().map(|epoch| epoch + 1),
+            // What is shown may be a former one, and the present one be any higher.
+            BrokerAction::Read if operation.named.is_some() => None,
+            BrokerAction::Read | BrokerAction::List => {
+                record["fields"]["epoch"].as_u64().map(|epoch| epoch + 1)
+            }
             BrokerAction::Produce => {
                 record["fields"]["brokerEpoch"].as_u64().map(|epoch| epoch + 1)
             }
@@ -195,33 +263,51 @@ impl Model for Topic {
     }
 }
 
-/// A partition's number in a topic: it is free, or taken for ever.
+/// A partition's number in a topic: it is free, or taken for ever by a partition on certain brokers.
 pub struct Partition;
 
 /// An attempt to create a partition, or a look for it.
 #[derive(Clone, Debug)]
 pub struct PartitionOperation {
-    creates: bool,
+    /// The brokers that are to hold it, if it is an attempt.
+    creates: Option<Vec<u64>>,
     came: Came,
 }
 
+/// Whether `fields` show a partition that is held by `replicas`.
+fn is_held_by(fields: &Value, replicas: &[u64]) -> bool {
+    let shown = fields["replicas"].as_array().into_iter().flatten().map(Value::as_u64);
+    shown.eq(replicas.iter().copied().map(Some))
+}
+
 impl Model for Partition {
-    /// Whether it exists.
-    type State = bool;
+    /// Who holds it, if it exists.
+    type State = Option<Vec<u64>>;
     type Operation = PartitionOperation;
 
-    fn step(state: &bool, operation: &PartitionOperation) -> Option<bool> {
-        if !operation.creates {
-            return (matches!(operation.came, Came::Record(_)) == *state).then_some(*state);
-        }
+    fn step(state: &Self::State, operation: &PartitionOperation) -> Option<Self::State> {
+        let Some(asked) = &operation.creates else {
+            let possible = match (&operation.came, state) {
+                (Came::Record(record), Some(replicas)) => is_held_by(&record["fields"], replicas),
+                (Came::Record(_), None) => false,
+                (_, state) => state.is_none(),
+            };
+            return possible.then(|| state.clone());
+        };
         match (&operation.came, state) {
-            (Came::Record(_), false) | (Came::Open, _) => Some(true),
-            (Came::Refused(code), true) if code == "duplicate_partition" => Some(true),
+            (Came::Record(record), None) => {
+                let fields = &record["fields"];
+                let is_new = fields["partitionEpoch"].as_u64() == Some(0);
+                (is_new && is_held_by(fields, asked)).then(|| Some(asked.clone()))
+            }
+            (Came::Open, None) => Some(Some(asked.clone())),
+            (Came::Open, Some(_)) => Some(state.clone()),
+            (Came::Refused(code), Some(_)) if code == "duplicate_partition" => Some(state.clone()),
             // About its replicas, which are brokers: judged there.
             (Came::Refused(code), _)
                 if code != "duplicate_partition" && code != "unknown_topic" =>
             {
-                Some(*state)
+                Some(state.clone())
             }
             _ => None,
         }
@@ -237,9 +323,35 @@ pub struct Histories {
     pub topics: BTreeMap<String, Vec<Timed<TopicOperation>>>,
     /// By topic UUID and number.
     pub partitions: BTreeMap<(String, u64), Vec<Timed<PartitionOperation>>>,
+    /// The broker ids of the internal UUIDs that anybody was told of.
+    broker_ids: BTreeMap<String, u64>,
 }
 
 impl Histories {
+    /// Nothing yet, and what `exchanges` say of who is who.
+    #[must_use]
+    pub fn of(exchanges: &[Exchange]) -> Self {
+        let mut broker_ids = BTreeMap::new();
+        for exchange in exchanges {
+            let Some(Ok(answer)) = &exchange.answer else { continue };
+            for record in mgmt::all_records(&answer.body) {
+                let fields = &record["fields"];
+                let named = fields["internalUUID"].as_str().zip(fields["brokerId"].as_u64());
+                broker_ids.extend(named.map(|(uuid, id)| (uuid.to_owned(), id)));
+            }
+        }
+        Self { broker_ids, ..Self::default() }
+    }
+
+    /// The id of the broker that a request calls `reference`, and its incarnation if that is what it calls it by.
+    fn broker(&self, reference: &Value) -> Option<(u64, Option<String>)> {
+        let text = text(reference)?;
+        match text.parse() {
+            Ok(id) => Some((id, None)),
+            Err(_) => self.broker_ids.get(&text).map(|id| (*id, Some(text))),
+        }
+    }
+
     /// How many topics came to be although nobody was ever told that creating them succeeded.
     pub fn unknown_effects(&self) -> usize {
         let told = |timed: &Timed<TopicOperation>| match (
@@ -255,6 +367,42 @@ impl Histories {
         };
         let unknown = |history: &&Vec<_>| history.iter().any(told) && !history.iter().any(created);
         self.topics.values().filter(unknown).count()
+    }
+
+    /// Takes every list of active brokers that is not stale for a look at each broker: who is missing is closed, fenced
+    /// or unfenced, or was never there.
+    ///
+    /// # Errors
+    ///
+    /// Who is listed although nobody can have registered it, and where.
+    pub fn add_lists(&mut self, exchanges: &[Exchange]) -> Result<(), (usize, String)> {
+        for (id, exchange) in exchanges.iter().enumerate() {
+            let Some(Ok(answer)) = &exchange.answer else { continue };
+            let is_list = exchange.path() == "/get_active_brokers" && answer.status.is_success();
+            if !is_list || exchange.is_stale() || exchange.request.refusal.is_some() {
+                continue;
+            }
+            let listed = answer.body["records"]["RegisterBrokerRecord"].as_array();
+            let listed: BTreeMap<u64, &Value> = listed
+                .into_iter()
+                .flatten()
+                .map(|record| (record["fields"]["brokerId"].as_u64().unwrap_or_default(), record))
+                .collect();
+            if let Some(unmade) = listed.keys().find(|broker| !self.brokers.contains_key(broker)) {
+                let what = format!("broker {unmade} is listed, and nobody can have registered it");
+                return Err((id, what));
+            }
+            for (broker, history) in &mut self.brokers {
+                let came = listed.get(broker).map_or_else(
+                    || Came::Refused("inactive".to_owned()),
+                    |record| Came::Record((*record).clone()),
+                );
+                let operation = BrokerOperation { what: BrokerAction::List, named: None, came };
+                let (begun, ended) = (exchange.begun, exchange.ended);
+                history.push(Timed { id, operation, begun, ended });
+            }
+        }
+        Ok(())
     }
 
     /// Takes the image that a complete poll was shown for one more read of every object.
@@ -313,12 +461,12 @@ impl Histories {
         }
         for (broker, history) in &mut self.brokers {
             let came = came(brokers.get(broker), "unknown_broker");
-            let operation = BrokerOperation { what: BrokerAction::Read, came };
+            let operation = BrokerOperation { what: BrokerAction::Read, named: None, came };
             history.push(Timed { id, operation, begun, ended });
         }
         for (key, history) in &mut self.partitions {
             let came = came(partitions.get(key), "unknown_partition");
-            let operation = PartitionOperation { creates: false, came };
+            let operation = PartitionOperation { creates: None, came };
             history.push(Timed { id, operation, begun, ended });
         }
         Ok(())
@@ -343,10 +491,12 @@ impl Histories {
         }
         let ended = if came == Came::Open { None } else { ended };
         let begun = exchange.begun;
-        let body = exchange.request.body.clone().unwrap_or_default();
-        let broker = |histories: &mut Self, broker: Option<u64>, what| {
-            let Some(broker) = broker else { return };
-            let operation = BrokerOperation { what, came: came.clone() };
+        let sent = exchange.request.body.clone().unwrap_or_default();
+        // Flat, or in a record's envelope.
+        let body = if sent["fields"].is_object() { &sent["fields"] } else { &sent };
+        let broker = |histories: &mut Self, reference: &Value, what| {
+            let Some((broker, named)) = histories.broker(reference) else { return };
+            let operation = BrokerOperation { what, named, came: came.clone() };
             histories.brokers.entry(broker).or_default().push(Timed {
                 id,
                 operation,
@@ -358,7 +508,7 @@ impl Histories {
         match (parts.next().unwrap_or_default(), parts.next()) {
             ("register_broker", _) => {
                 let port = text(&body["brokerPort"]).unwrap_or_default();
-                broker(self, body["brokerId"].as_u64(), BrokerAction::Register { port });
+                broker(self, &body["brokerId"], BrokerAction::Register { port });
             }
             ("update_broker", _) => {
                 let what = BrokerAction::Update {
@@ -366,7 +516,7 @@ impl Histories {
                     status: text(&body["brokerStatus"]),
                     epoch: body["epoch"].as_u64(),
                 };
-                broker(self, body["brokerId"].as_u64(), what);
+                broker(self, &body["brokerId"], what);
             }
             ("unregister_broker", Some(id)) => {
                 let what = BrokerAction::Update {
@@ -374,12 +524,10 @@ impl Histories {
                     status: Some(CLOSED.to_owned()),
                     epoch: None,
                 };
-                broker(self, id.parse().ok(), what);
+                broker(self, &id.into(), what);
             }
-            ("register_producer", _) => {
-                broker(self, body["brokerId"].as_u64(), BrokerAction::Produce);
-            }
-            ("get_broker_by_id", Some(id)) => broker(self, id.parse().ok(), BrokerAction::Read),
+            ("register_producer", _) => broker(self, &body["brokerId"], BrokerAction::Produce),
+            ("get_broker_by_id", Some(id)) => broker(self, &id.into(), BrokerAction::Read),
             (path @ ("create_topic" | "get_topic_by_name"), name) => {
                 let creates = path == "create_topic";
                 let name = if creates { text(&body["name"]) } else { name.map(str::to_owned) };
@@ -390,7 +538,10 @@ impl Histories {
             ("create_partition", _) => {
                 let key = text(&body["topicUUID"]).zip(body["partitionId"].as_u64());
                 let Some(key) = key else { return };
-                let operation = PartitionOperation { creates: true, came };
+                let replicas = body["replicas"].as_array().into_iter().flatten();
+                let replicas = replicas.filter_map(|replica| self.broker(replica));
+                let creates = Some(replicas.map(|(broker, _)| broker).collect());
+                let operation = PartitionOperation { creates, came };
                 self.partitions.entry(key).or_default().push(Timed { id, operation, begun, ended });
             }
             _ => {}

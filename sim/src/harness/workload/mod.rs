@@ -19,8 +19,10 @@ use super::cluster::Cluster;
 use crate::env::SimEnv;
 use crate::world::World;
 
+pub(super) mod bad;
 pub mod plan;
 mod session;
+mod spice;
 
 /// The host of the client that a subject brings along.
 const VISITOR: &str = "visitor";

@@ -4,6 +4,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use yakt::raft::NodeId;
 
+use super::spice;
 use crate::rng::SeededRng;
 
 /// No node's number: in a plan, whoever leads.
@@ -88,6 +89,40 @@ pub enum What {
     Repeat(u32),
     /// Something that must be refused; the number says what.
     Bad(u8),
+    /// The key of a keyed write of this many keyed writes ago, with another request: must be refused.
+    Reuse(u32),
+    /// What a node says about itself.
+    Look(Look),
+    /// The same, asked in another way that the contract allows. What has no such way is asked as ever.
+    Otherwise(Way, Box<What>),
+}
+
+/// What a node says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Look {
+    /// `cluster`
+    Cluster,
+    /// `healthz`
+    Healthy,
+    /// `readyz`
+    Ready,
+    /// `metrics`
+    Metrics,
+    /// `openapi.json`
+    Openapi,
+}
+
+/// Other ways to ask the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// PUT `update_broker`, DELETE `unregister_broker`.
+    Method,
+    /// A broker by the last internal UUID that the client was told of it.
+    Uuid,
+    /// A body in a record's envelope.
+    Envelope,
 }
 
 /// What a run's clients are like.
@@ -146,7 +181,8 @@ impl Shape {
     /// What each client will ask.
     #[must_use]
     pub fn draw(&self, rng: &mut SeededRng) -> Vec<Vec<Operation>> {
-        (0..self.clients).map(|client| self.draw_client(client, rng)).collect()
+        let draw = |client| spice::add(self, self.draw_client(client, rng));
+        (0..self.clients).map(draw).collect()
     }
 
     fn draw_client(&self, client: usize, rng: &mut SeededRng) -> Vec<Operation> {

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hyper::Method;
 use serde_json::{Value, json};
 use yakt::env::rt;
 use yakt::raft::NodeId;
 
-use super::plan::{Operation, What};
+use super::bad::{bad, reuse};
+use super::plan::{Look, Operation, Way, What};
 use crate::env::SimEnv;
 use crate::harness::client::{Answer, Client, NoAnswer, Request};
 use crate::harness::cluster::{Cluster, http};
 use crate::harness::coverage::Site;
+use crate::harness::exchanges::is_without_effect;
 
 /// Times that a keyed write is sent before its outcome is left open. With the client's patience this stays far
 /// below the ten minutes for which keys are remembered.
@@ -28,6 +31,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(25);
 struct Answered {
     request: Request,
     begun: rt::Instant<SimEnv>,
+    /// Whether the cluster decided it, so that it knows the key.
+    is_remembered: bool,
 }
 
 pub(super) struct Session {
@@ -41,6 +46,8 @@ pub(super) struct Session {
     topics: BTreeMap<u32, String>,
     /// The last epoch of each broker that it was told of.
     epochs: BTreeMap<u32, u64>,
+    /// The last internal UUID of each broker that it was told of.
+    uuids: BTreeMap<u32, String>,
     answered: Vec<Answered>,
 }
 
@@ -55,36 +62,87 @@ impl Session {
             offsets: [0.0; 2],
             topics: BTreeMap::new(),
             epochs: BTreeMap::new(),
+            uuids: BTreeMap::new(),
             answered: Vec::new(),
         }
     }
 
     pub(super) async fn play(&mut self, operation: &Operation) {
-        let stale = if operation.stale { "?consistency=stale" } else { "" };
         match &operation.what {
-            What::CreateTopic(topic) => {
-                let body = json!({ "name": format!("t{topic}") });
-                let answer = self.write(operation, Request::post("/create_topic", body)).await;
-                self.note_topic(*topic, answer.as_ref());
-            }
+            What::Otherwise(way, what) => self.ask(operation, what, Some(*way)).await,
+            what => self.ask(operation, what, None).await,
+        }
+    }
+
+    async fn ask(&mut self, operation: &Operation, what: &What, way: Option<Way>) {
+        let stale = if operation.stale { "?consistency=stale" } else { "" };
+        match what {
             What::ReadTopic(topic) => {
                 let path = format!("/get_topic_by_name/t{topic}{stale}");
                 let answer = self.read(operation.node, path).await;
                 self.note_topic(*topic, answer.as_ref());
             }
+            What::ReadBroker(broker) => {
+                let path = format!("/get_broker_by_id/{}{stale}", self.name(*broker, way));
+                let answer = self.read(operation.node, path).await;
+                self.note_broker(*broker, answer.as_ref());
+            }
+            What::ActiveBrokers => {
+                self.read(operation.node, format!("/get_active_brokers{stale}")).await;
+            }
+            What::Poll { brokers, diff } => self.poll(operation, *brokers, *diff).await,
+            What::Repeat(back) => {
+                if let Some(request) = self.recent(*back).map(|answered| answered.request.clone()) {
+                    self.send(operation.node, &request).await;
+                }
+            }
+            What::Reuse(back) => {
+                let recent = self.recent(*back).filter(|answered| answered.is_remembered);
+                if let Some(key) = recent.and_then(|answered| answered.request.key.clone()) {
+                    self.send(operation.node, &reuse(key)).await;
+                }
+            }
+            What::Bad(which) => self.send(operation.node, &bad(*which)).await,
+            What::Look(look) => self.send(operation.node, &Request::get(path(*look))).await,
+            // One other way is enough for one request.
+            What::Otherwise(..) => {}
+            what => self.change(operation, what, way).await,
+        }
+    }
+
+    /// Writes.
+    async fn change(&mut self, operation: &Operation, what: &What, way: Option<Way>) {
+        let Some(request) = self.write_of(what, way) else { return };
+        let answer = self.write(operation, in_way(request, way)).await;
+        match what {
+            What::CreateTopic(topic) => self.note_topic(*topic, answer.as_ref()),
+            What::RegisterBroker { broker, .. } | What::UpdateBroker { broker, .. } => {
+                self.note_broker(*broker, answer.as_ref());
+            }
+            _ => {}
+        }
+    }
+
+    /// The request that the write `what` is.
+    fn write_of(&self, what: &What, way: Option<Way>) -> Option<Request> {
+        Some(match what {
+            What::CreateTopic(topic) => {
+                Request::post("/create_topic", json!({ "name": format!("t{topic}") }))
+            }
             What::CreatePartition { topic, number, replicas } => {
-                let Some(uuid) = self.topics.get(topic) else { return };
+                let replicas: Vec<_> =
+                    replicas.iter().map(|broker| self.reference(*broker, way)).collect();
+                let uuid = self.topics.get(topic)?;
                 let body =
                     json!({ "topicUUID": uuid, "partitionId": number, "replicas": replicas });
-                self.write(operation, Request::post("/create_partition", body)).await;
+                Request::post("/create_partition", body)
             }
             What::RegisterBroker { broker, port } => {
                 let body = json!({ "brokerId": broker, "brokerHost": "h", "brokerPort": port });
-                let answer = self.write(operation, Request::post("/register_broker", body)).await;
-                self.note_epoch(*broker, answer.as_ref());
+                Request::post("/register_broker", body)
             }
             What::UpdateBroker { broker, port, fenced, guarded } => {
-                let mut body = json!({ "brokerId": broker });
+                let mut body = json!({ "brokerId": self.reference(*broker, way) });
                 if let Some(port) = port {
                     body["brokerPort"] = json!(port);
                 }
@@ -94,31 +152,30 @@ impl Session {
                 if let Some(epoch) = self.epochs.get(broker).filter(|_| *guarded) {
                     body["epoch"] = json!(epoch);
                 }
-                let answer = self.write(operation, Request::post("/update_broker", body)).await;
-                self.note_epoch(*broker, answer.as_ref());
+                Request::post("/update_broker", body)
             }
             What::CloseBroker(broker) => {
-                let path = format!("/unregister_broker/{broker}");
-                self.write(operation, Request::post(path, Value::Null)).await;
-            }
-            What::ReadBroker(broker) => {
-                let path = format!("/get_broker_by_id/{broker}{stale}");
-                let answer = self.read(operation.node, path).await;
-                self.note_epoch(*broker, answer.as_ref());
-            }
-            What::ActiveBrokers => {
-                self.read(operation.node, format!("/get_active_brokers{stale}")).await;
+                let path = format!("/unregister_broker/{}", self.name(*broker, way));
+                Request::post(path, Value::Null)
             }
             What::RegisterProducer(broker) => {
-                let body = json!({ "brokerId": broker });
-                self.write(operation, Request::post("/register_producer", body)).await;
+                let body = json!({ "brokerId": self.reference(*broker, way) });
+                Request::post("/register_producer", body)
             }
-            What::Poll { brokers, diff } => self.poll(operation, *brokers, *diff).await,
-            What::Repeat(back) => self.repeat(operation.node, *back).await,
-            What::Bad(which) => {
-                let _ = self.client.send(&http(operation.node), &bad(*which)).await;
-            }
-        }
+            _ => return None,
+        })
+    }
+
+    /// How a body refers to `broker`.
+    fn reference(&self, broker: u32, way: Option<Way>) -> Value {
+        let uuid = self.uuids.get(&broker).filter(|_| way == Some(Way::Uuid));
+        uuid.map_or_else(|| json!(broker), |uuid| json!(uuid))
+    }
+
+    /// How a path refers to `broker`.
+    fn name(&self, broker: u32, way: Option<Way>) -> String {
+        let uuid = self.uuids.get(&broker).filter(|_| way == Some(Way::Uuid));
+        uuid.cloned().unwrap_or_else(|| broker.to_string())
     }
 
     fn note_topic(&mut self, topic: u32, answer: Option<&Answer>) {
@@ -127,9 +184,14 @@ impl Session {
         }
     }
 
-    fn note_epoch(&mut self, broker: u32, answer: Option<&Answer>) {
-        if let Some(epoch) = answer.and_then(|answer| answer.body["fields"]["epoch"].as_u64()) {
+    fn note_broker(&mut self, broker: u32, answer: Option<&Answer>) {
+        let Some(answer) = answer else { return };
+        let fields = &answer.body["fields"];
+        if let Some(epoch) = fields["epoch"].as_u64() {
             self.epochs.insert(broker, epoch);
+        }
+        if let Some(uuid) = fields["internalUUID"].as_str() {
+            self.uuids.insert(broker, uuid.to_owned());
         }
     }
 
@@ -152,7 +214,8 @@ impl Session {
                             .coverage()
                             .reach(Site::KeyedRetry, answer.status.is_success());
                     }
-                    self.answered.push(Answered { request, begun });
+                    let is_remembered = !is_without_effect(answer.status);
+                    self.answered.push(Answered { request, begun, is_remembered });
                     return Some(answer);
                 }
                 Ok(_) | Err(NoAnswer::NotSent) => {}
@@ -177,6 +240,11 @@ impl Session {
         self.client.send(&http(node), &Request::get(path)).await.ok()
     }
 
+    /// Sends what the history alone is to judge.
+    async fn send(&mut self, node: NodeId, request: &Request) {
+        drop(self.client.send(&http(node), request).await);
+    }
+
     async fn poll(&mut self, operation: &Operation, brokers: bool, diff: bool) {
         let (kind, name) = if brokers { (0, "broker_mgmt") } else { (1, "client_mgmt") };
         let mut query = Vec::new();
@@ -198,37 +266,41 @@ impl Session {
         self.offsets[kind] = self.offsets[kind].max(offset);
     }
 
-    /// Sends a keyed write of a while ago again.
-    async fn repeat(&mut self, node: NodeId, back: u32) {
-        let position = self.answered.len().checked_sub(back as usize + 1);
-        let Some(Answered { request, begun }) = position.and_then(|at| self.answered.get(at))
-        else {
-            return;
-        };
-        if rt::now::<SimEnv>() - *begun < REPEAT_AGE_MAX {
-            let request = request.clone();
-            let _ = self.client.send(&http(node), &request).await;
-        }
+    /// The keyed write of `back` keyed writes ago, if that is recent enough to be remembered.
+    fn recent(&self, back: u32) -> Option<&Answered> {
+        let position = self.answered.len().checked_sub(back as usize + 1)?;
+        let recent = |answered: &&Answered| rt::now::<SimEnv>() - answered.begun < REPEAT_AGE_MAX;
+        self.answered.get(position).filter(recent)
     }
 }
 
-/// A request that breaks the contract.
-fn bad(which: u8) -> Request {
-    let request = match which {
-        0 => Request::post("/create_topic", json!({ "name": "no spaces, please" })),
-        1 => Request::post("/create_topic", json!({ "title": "x" })),
-        2 => Request::post(
-            "/register_broker",
-            json!({ "brokerId": -1, "brokerHost": "h", "brokerPort": 1 }),
-        ),
-        3 => Request::post(
-            "/register_broker",
-            json!({ "brokerId": 1, "brokerHost": "h", "brokerPort": 70_000 }),
-        ),
-        4 => Request::get("/broker_mgmt/yesterday"),
-        5 => Request::get("/client_mgmt/0?mode=backwards"),
-        6 => Request::post("/get_active_brokers", Value::Null),
-        _ => Request::post("/update_broker", json!(["not", "an", "object"])),
+const fn path(look: Look) -> &'static str {
+    match look {
+        Look::Cluster => "/cluster",
+        Look::Healthy => "/healthz",
+        Look::Ready => "/readyz",
+        Look::Metrics => "/metrics",
+        Look::Openapi => "/openapi.json",
+    }
+}
+
+/// `request` with another method, or with its body in an envelope, if that is the `way` and there is such a way.
+fn in_way(request: Request, way: Option<Way>) -> Request {
+    let path = request.path.as_str();
+    let (method, record) = match path {
+        "/update_broker" => (Method::PUT, "RegistrationChangeBrokerRecord"),
+        "/register_broker" => (Method::POST, "RegisterBrokerRecord"),
+        "/create_topic" => (Method::POST, "TopicRecord"),
+        "/create_partition" => (Method::POST, "PartitionRecord"),
+        "/register_producer" => (Method::POST, "ProducerIdsRecord"),
+        _ => (Method::DELETE, ""),
     };
-    Request { is_bad: true, ..request }
+    match (way, &request.body) {
+        (Some(Way::Method), _) => Request { method, ..request },
+        (Some(Way::Envelope), Some(Value::Object(_))) => {
+            let body = json!({ "type": "metadata", "name": record, "fields": request.body });
+            Request { body: Some(body), ..request }
+        }
+        _ => request,
+    }
 }

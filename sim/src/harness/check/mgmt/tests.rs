@@ -11,6 +11,7 @@ fn exchange(request: Request, begun: u64, body: Value) -> Exchange {
         request,
         begun,
         ended: Some(begun + 1),
+        connection: None,
         answer: Some(Ok(Answer { status: StatusCode::OK, body })),
     }
 }
@@ -178,4 +179,45 @@ fn a_broker_that_closes_is_deleted_from_diffs_and_gone_from_snapshots() {
     let body = json!({ "snapshot": "current", "offset": 3.0, "records": records });
     let ghost = exchange(Request::get("/client_mgmt/1.5"), 4, body);
     assert!(judge(&[registered, closed, ghost]).is_err());
+}
+
+#[test]
+fn a_list_of_active_brokers_is_of_its_time_however_stale() {
+    let record = |uuid: &str, status: &str, stamp: f64| {
+        json!({ "name": "RegisterBrokerRecord", "timestamp": stamp, "fields":
+            { "internalUUID": uuid, "brokerId": 1, "brokerStatus": status, "epoch": 0 } })
+    };
+    let registered = |begun, uuid, stamp| {
+        let request = Request::post("/register_broker", json!({ "brokerId": 1 }));
+        exchange(request, begun, record(uuid, "ALIVE", stamp))
+    };
+    let list = |offset: f64, brokers: Vec<Value>| {
+        let body = json!({ "offset": offset, "records": { "RegisterBrokerRecord": brokers } });
+        exchange(Request::get("/get_active_brokers?consistency=stale"), 9, body)
+    };
+    let change = json!({ "name": "RegistrationChangeBrokerRecord", "timestamp": 3.0,
+        "fields": { "brokerId": "u", "brokerStatus": "FENCED" } });
+    let fenced = exchange(Request::post("/update_broker", Value::Null), 2, change);
+    let judge = |list: Exchange| judge(&[registered(0, "u", 1.0), fenced.clone(), list]);
+    assert_eq!(judge(list(2.0, vec![record("u", "ALIVE", 1.0)])), Ok(()));
+    assert_eq!(judge(list(4.0, vec![])), Ok(()));
+    assert!(judge(list(4.0, vec![record("u", "ALIVE", 1.0)])).unwrap_err().contains("listed"));
+    assert!(judge(list(4.0, vec![record("u", "FENCED", 3.0)])).unwrap_err().contains("active"));
+    let both = vec![record("u", "ALIVE", 1.0), record("v", "ALIVE", 2.0)];
+    assert!(judge(list(2.0, both)).unwrap_err().contains("listed"));
+}
+
+#[test]
+fn a_partition_that_moves_or_is_led_by_a_stranger_is_caught() {
+    let partition = |stamp: f64, replicas: &[u64], in_sync: &[u64], leader: &str| {
+        let record = json!({ "name": "PartitionRecord", "timestamp": stamp, "fields": { "topicUUID":
+            "t", "partitionId": 0, "replicas": replicas, "ISR": in_sync, "leader": leader } });
+        exchange(Request::post("/create_partition", Value::Null), 0, record)
+    };
+    let made = || partition(1.0, &[1, 2], &[1, 2], "u");
+    let judge = |later: Exchange| judge(&[made(), Exchange { begun: 2, ended: Some(3), ..later }]);
+    assert_eq!(judge(partition(2.0, &[1, 2], &[2], "v")), Ok(()));
+    assert!(judge(partition(2.0, &[1, 3], &[1], "u")).unwrap_err().contains("was held by"));
+    assert!(judge(partition(2.0, &[1, 2], &[3], "u")).unwrap_err().contains("no replica"));
+    assert!(judge(partition(2.0, &[1, 2], &[], "u")).unwrap_err().contains("not in sync"));
 }
