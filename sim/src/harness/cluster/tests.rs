@@ -40,7 +40,7 @@ fn verdict_on<F: Future<Output = ()>>(act: impl FnOnce(Cluster) -> F + Send + 's
 
 /// Node 2's disk fails, and then node 1 dies: whoever is left has to save a vote.
 fn strike_disk(cluster: &Cluster) {
-    cluster.world().disk(&host(2)).inject(FaultKind::WriteError);
+    cluster.world().disk(&host(2)).inject(FaultKind::SyncError);
     cluster.kill(1);
 }
 
@@ -135,6 +135,8 @@ fn a_node_that_is_told_to_stop_and_goes_on_is_caught() {
 fn disorder_after(act: impl FnOnce(&Cluster) + Send + 'static) -> String {
     let disorder = with_three(|cluster| async move {
         act(&cluster);
+        // At first nobody has noticed.
+        rt::sleep::<SimEnv>(Duration::from_secs(10)).await;
         cluster.settle(3).await
     });
     let Violation { broken, what, .. } = disorder.expect_err("it cannot");
