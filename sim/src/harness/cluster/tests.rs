@@ -171,6 +171,15 @@ fn a_cluster_without_a_majority_has_no_leader() {
 }
 
 #[test]
+fn two_of_three_elect_a_leader() {
+    let elected = with_three(|cluster| async move {
+        cluster.kill(1);
+        cluster.wait_for_leader().await
+    });
+    assert!(elected.is_ok_and(|leader| leader != 1));
+}
+
+#[test]
 fn whoever_waits_for_order_hears_of_what_was_broken_meanwhile() {
     let broken = Violation::safety("a promise: it was broken");
     let reported = broken.clone();
