@@ -22,7 +22,7 @@ pub mod host;
 thread_local! {
     /// The node that answered the last request, if that request left no trace in its log.
     ///
-    /// Most requests are turned away or read, at more than ten thousand a second; a start takes about a millisecond. So a
+    /// Most requests are turned away or read, thousands a second; a start takes about five milliseconds. So a
     /// node answers on until something was written, be it an entry that was rejected, and then a new one takes over.
     /// Each input finds the same metadata, whatever came before it. What may differ is the virtual time since the
     /// start, and what the runtime draws: election timeouts, and UUIDs of what is made.
