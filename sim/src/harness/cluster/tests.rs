@@ -16,6 +16,9 @@ use crate::world::WorldConfig;
 /// More than any node takes to notice that something is wrong with it.
 const NOTICED: Duration = Duration::from_mins(1);
 
+/// More than the last part of a change of members takes.
+const JOINED: Duration = Duration::from_secs(1);
+
 /// Forms a cluster of three, and has `act` do to it what it will.
 fn with_three<T: Send + 'static, F: Future<Output = T>>(
     act: impl FnOnce(Cluster) -> F + Send + 'static,
@@ -25,6 +28,8 @@ fn with_three<T: Send + 'static, F: Future<Output = T>>(
         let watch = Watch::new(world.trace().clone(), Coverage::default(), Recorder::new(false));
         let cluster = Cluster::new(world, RaftOptions::default(), watch);
         cluster.form(3).await.expect("three healthy nodes");
+        // While the last of them joins, a majority of the first two has to agree too (Raft §6).
+        rt::sleep::<SimEnv>(JOINED).await;
         act(cluster).await
     })
 }
