@@ -404,7 +404,10 @@ mod tests {
     #[test]
     fn what_happened_before_a_panic_is_kept() {
         let recorder = Recorder::new(true);
-        assert!(recorder.finish_crashed(frame("x", 7, String::new())).is_none(), "nothing panicked");
+        assert!(
+            recorder.finish_crashed(frame("x", 7, String::new())).is_none(),
+            "nothing panicked"
+        );
         recorder.note(None, "note", || "before".to_owned());
         recorder.crash("it broke");
         recorder.crash("and so did what needed it");

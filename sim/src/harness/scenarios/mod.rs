@@ -268,8 +268,7 @@ pub fn play_recorded(
                     violation.exchanges.as_slice(),
                 ),
             };
-            let frame =
-                Recording { verdict: verdict(&kind, what), ..frame(&name, seed, command) };
+            let frame = Recording { verdict: verdict(&kind, what), ..frame(&name, seed, command) };
             recorder.finish(frame, &cluster.exchanges().all(), exchanges)
         });
         Played { outcome, trace: world.trace().lines(), recording }
