@@ -60,6 +60,26 @@ impl Exchange {
         }
     }
 
+    /// Node 1's answer to GET `path` over `connection`, for checkers' tests.
+    #[cfg(test)]
+    pub(crate) fn answered(
+        connection: u64,
+        path: &str,
+        status: u16,
+        body: serde_json::Value,
+    ) -> Self {
+        let status = StatusCode::from_u16(status).unwrap();
+        Self {
+            client: "c1".to_owned(),
+            addr: "n1:5011".to_owned(),
+            request: Request::get(path),
+            begun: 0,
+            ended: Some(1),
+            connection: Some(connection),
+            answer: Some(Ok(Answer { status, body })),
+        }
+    }
+
     /// The path without its query.
     #[must_use]
     pub fn path(&self) -> &str {

@@ -164,20 +164,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::harness::client::Request;
-
-    fn look(connection: u64, path: &str, status: u16, body: Value) -> Exchange {
-        let status = StatusCode::from_u16(status).unwrap();
-        Exchange {
-            client: "c1".to_owned(),
-            addr: "n1:5011".to_owned(),
-            request: Request::get(path),
-            begun: 0,
-            ended: Some(1),
-            connection: Some(connection),
-            answer: Some(Ok(Answer { status, body })),
-        }
-    }
 
     fn broken(looks: &[Exchange]) -> String {
         check(looks).unwrap_err().1
@@ -190,25 +176,38 @@ mod tests {
     }
 
     fn cluster(connection: u64, status: Value) -> Exchange {
-        look(connection, "/cluster", 200, status)
+        Exchange::answered(connection, "/cluster", 200, status)
     }
 
     fn metrics(connection: u64, change: impl Fn(&str) -> u64) -> Exchange {
         let lines = GROWING.map(|name| format!("# HELP {name}\n{name} {}\n", change(name)));
-        look(connection, "/metrics", 200, json!(lines.concat()))
+        Exchange::answered(connection, "/metrics", 200, json!(lines.concat()))
     }
 
     #[test]
     fn a_node_that_serves_says_so_and_one_that_is_not_ready_may_say_so() {
         let ok = || json!("ok\n");
         let refused = |code: &str| json!({ "code": code });
-        assert_eq!(check(&[look(1, "/healthz", 200, ok()), look(1, "/readyz", 200, ok())]), Ok(()));
-        assert_eq!(check(&[look(1, "/readyz", 503, refused("not_ready"))]), Ok(()));
-        assert!(broken(&[look(1, "/healthz", 503, refused("not_ready"))]).contains("/healthz"));
-        assert!(broken(&[look(1, "/readyz", 503, refused("starting"))]).contains("/readyz"));
-        assert!(broken(&[look(1, "/readyz", 404, Value::Null)]).contains("/readyz"));
+        assert_eq!(
+            check(&[
+                Exchange::answered(1, "/healthz", 200, ok()),
+                Exchange::answered(1, "/readyz", 200, ok())
+            ]),
+            Ok(())
+        );
+        assert_eq!(check(&[Exchange::answered(1, "/readyz", 503, refused("not_ready"))]), Ok(()));
         assert!(
-            broken(&[look(1, "/openapi.json", 200, json!({ "paths": {} }))]).contains("openapi")
+            broken(&[Exchange::answered(1, "/healthz", 503, refused("not_ready"))])
+                .contains("/healthz")
+        );
+        assert!(
+            broken(&[Exchange::answered(1, "/readyz", 503, refused("starting"))])
+                .contains("/readyz")
+        );
+        assert!(broken(&[Exchange::answered(1, "/readyz", 404, Value::Null)]).contains("/readyz"));
+        assert!(
+            broken(&[Exchange::answered(1, "/openapi.json", 200, json!({ "paths": {} }))])
+                .contains("openapi")
         );
     }
 
@@ -244,7 +243,13 @@ mod tests {
         }
         let ahead = metrics(1, |name| if name == "yakt_raft_applied_index" { 8 } else { 7 });
         assert!(broken(&[ahead]).contains("applied"));
-        assert!(broken(&[look(1, "/metrics", 200, json!("yakt_topics 1\n"))]).contains("no yakt"));
-        assert!(broken(&[look(1, "/metrics", 200, json!("yakt_topics\n"))]).contains("no sample"));
+        assert!(
+            broken(&[Exchange::answered(1, "/metrics", 200, json!("yakt_topics 1\n"))])
+                .contains("no yakt")
+        );
+        assert!(
+            broken(&[Exchange::answered(1, "/metrics", 200, json!("yakt_topics\n"))])
+                .contains("no sample")
+        );
     }
 }

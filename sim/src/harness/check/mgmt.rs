@@ -62,7 +62,8 @@ pub struct Versions {
     complete_until: u64,
 }
 
-fn micros(value: &Value) -> Option<u64> {
+/// The microseconds of a time in seconds, as answers show it.
+pub(super) fn micros(value: &Value) -> Option<u64> {
     Timestamp::from_seconds_f64(value.as_f64()?).map(Timestamp::micros)
 }
 

@@ -12,9 +12,8 @@ use std::collections::BTreeMap;
 
 use hyper::{Method, StatusCode};
 use serde_json::Value;
-use yakt::metadata::Timestamp;
 
-use super::mgmt::{self, Broken};
+use super::mgmt::{self, Broken, micros};
 use crate::harness::exchanges::Exchange;
 
 /// What was read over one connection.
@@ -73,10 +72,6 @@ impl Session {
     }
 }
 
-fn micros(value: &Value) -> Option<u64> {
-    Timestamp::from_seconds_f64(value.as_f64()?).map(Timestamp::micros)
-}
-
 /// Judges all reads of a run, connection by connection.
 ///
 /// # Errors
@@ -107,19 +102,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::harness::client::{Answer, Request};
 
     fn read(connection: u64, path: &str, status: u16, body: Value) -> Exchange {
-        let status = StatusCode::from_u16(status).unwrap();
-        Exchange {
-            client: "c1".to_owned(),
-            addr: "n1:5011".to_owned(),
-            request: Request::get(format!("{path}?consistency=stale")),
-            begun: 0,
-            ended: Some(1),
-            connection: Some(connection),
-            answer: Some(Ok(Answer { status, body })),
-        }
+        Exchange::answered(connection, &format!("{path}?consistency=stale"), status, body)
     }
 
     fn topic(connection: u64) -> Exchange {

@@ -1,7 +1,7 @@
 //! Layer 2: the replicated metadata is the same on every node that has applied the same log.
 //!
 //! - At every applied index, every node gives the same answer to the entry, and cluster time goes forward.
-//! - At every index up to a few thousand records, and at ever rarer ones above, the state's digest (over
+//! - At every index while there are few records, then at every second, fourth and so on, the state's digest (over
 //!   its canonical bytes) is the same on every node, in every life, whether it got there by the log or by
 //!   a snapshot. Snapshots are compared always.
 //! - At every index without exception, what the entry changed is the same on every node that applied it: every
