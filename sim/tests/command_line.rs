@@ -146,15 +146,21 @@ fn a_report_dir_shows_each_sort_of_failure() {
 #[test]
 fn a_run_that_fails_is_shown_on_a_page() {
     let dir = scratch("default-report");
-    for (selftest, code) in [("safety", 10), ("liveness", 11), ("panic", 12)] {
-        let line = format!("run --scenario selftest-{selftest} --seed 7");
+    for (selftest, more, code) in [
+        ("safety", "", 10),
+        ("liveness", "", 11),
+        ("panic", "", 12),
+        ("hang", " --hang-after 2s", 13),
+    ] {
+        let command = format!("run --scenario selftest-{selftest} --seed 7");
+        let line = format!("{command}{more}");
         let file = format!("target/sim/selftest-{selftest}-7.html");
         let output = sim_in(&dir, &line);
         assert_eq!(output.status.code(), Some(code));
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(said.contains(&format!("  report: {file}\n")), "{said}");
         let page = std::fs::read_to_string(dir.join(&file)).unwrap();
-        assert!(page.contains(&format!("cargo sim {line}")), "the page says what it shows");
+        assert!(page.contains(&format!("cargo sim {command}")), "the page says what it shows");
         assert!(page.contains("event 49 of seed 7"), "the page shows what happened");
         std::fs::remove_file(dir.join(&file)).unwrap();
         assert_eq!(json_in(&dir, &format!("{line} --json"))["report"], file.as_str());
@@ -171,7 +177,7 @@ fn no_page_is_written_of_a_clean_run_nor_where_none_is_wanted() {
     for line in [
         "run --seed 7 --scenario selftest-clean",
         "run --seed 7 --scenario selftest-safety --no-report",
-        "run --seed 7 --scenario selftest-hang --hang-after 500ms",
+        "run --seed 7 --scenario selftest-hang --hang-after 500ms --no-report",
         "sweep --seeds 2 --scenario selftest-clean",
         "sweep --seeds 2 --scenario selftest-safety --no-report",
     ] {

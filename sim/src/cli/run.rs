@@ -45,7 +45,7 @@ pub(super) struct Replay {
     limits: Limits,
 }
 
-/// What is to be seen of a run. A crash leaves a report and no trace, a hang neither.
+/// What is to be seen of a run. A crash and a hang leave a report and no trace.
 #[derive(Args)]
 struct Show {
     /// Writes a page that shows the run, to be opened in a browser [default: none of a clean run, and of one that
@@ -136,15 +136,12 @@ fn show_failure(
     stem: &str,
 ) -> io::Result<Option<PathBuf>> {
     let Some(failure) = end.failure() else { return Ok(None) };
-    // It would hang once more, and show nothing.
-    if failure.kind == Kind::Hang {
-        return Ok(None);
-    }
     std::fs::create_dir_all(DEFAULT_DIR)?;
     let file = Path::new(DEFAULT_DIR).join(format!("{stem}.html"));
     let wants = Wants { report: Some(&file), command: Some(command), ..Wants::default() };
     let again = runner.run(work, wants)?;
-    if !again.end.agrees_with(end) {
+    let hung_both = failure.kind == Kind::Hang && matches!(again.end, End::Hung(_));
+    if !hung_both && !again.end.agrees_with(end) {
         eprintln!(
             "played again for its report, the run was another: sweep --twice-every 1 looks into that"
         );

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use yakt_sim::harness::runner::sweep::Event;
-use yakt_sim::harness::runner::{self, Kind, Plan, Runner, Seeds, Wants, Work};
+use yakt_sim::harness::runner::{self, Plan, Runner, Seeds, Wants, Work};
 
 use super::output::{print, print_json};
 use super::progress::Progress;
@@ -123,7 +123,7 @@ fn write_reports(
 ) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     std::fs::create_dir_all(dir)?;
     let mut written = Vec::new();
-    for (signature, group) in sweep.groups.iter().take(REPORTS_MAX) {
+    for (_, group) in sweep.groups.iter().take(REPORTS_MAX) {
         let Some(case) = group.cases.first() else { continue };
         let Some(&piece) = plan.pieces.iter().find(|piece| piece.name() == case.scenario) else {
             continue;
@@ -134,10 +134,6 @@ fn write_reports(
             let path = file(".json");
             std::fs::write(&path, serde_json::to_string_pretty(&schedule)? + "\n")?;
             written.push(path);
-        }
-        // It would take its time once more, and show nothing.
-        if signature.kind == Kind::Hang {
-            continue;
         }
         let path = file(".html");
         let wants = Wants { report: Some(&path), ..Wants::default() };

@@ -3,7 +3,8 @@
 //! Formatting every message costs more than simulating it, so a recorder is off unless a report was asked for.
 //!
 //! A recorder outlives a panic of what it records: it is made outside of the simulation, is told of the panic while that
-//! happens ([`Recorder::crash`]), and makes a recording of what there was until then ([`Recorder::finish_crashed`]).
+//! happens ([`Recorder::crash`]), and makes a recording of what there was until then ([`Recorder::finish_crashed`]). Of a run
+//! that does not end another thread makes one ([`Recorder::finish_hung`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -37,6 +38,15 @@ struct Recorded {
     exchanges: Exchanges,
     /// When something panicked first, and what it said.
     crash: Option<(f64, String)>,
+}
+
+impl Recorded {
+    /// When the last thing happened that is written down, in virtual milliseconds.
+    fn last_moment(&self) -> f64 {
+        let event = self.events.last().map(|event| event.at);
+        let message = self.messages.kept.back().map(|(_, message)| message.sent);
+        event.into_iter().chain(message).fold(0.0, f64::max)
+    }
 }
 
 /// Who sent a message, and its number: see [`Message::number`](yakt::raft::observe::Message::number).
@@ -248,6 +258,18 @@ impl Recorder {
         Some(self.finish_at(at, frame, &exchanges.all(), &[]))
     }
 
+    /// What there was until now, if anything is written down. For another thread, while the run does not end: it has no
+    /// virtual clock, so the run is said to last until what happened last. Waits for what is being written down,
+    /// for ever if that is what does not end.
+    #[must_use]
+    pub fn finish_hung(&self, mut frame: Recording, what: &str) -> Option<Recording> {
+        let mut seen = None;
+        self.with(|recorded| seen = Some((recorded.last_moment(), recorded.exchanges.clone())));
+        let (at, exchanges) = seen?;
+        frame.verdict = verdict("hang", what);
+        Some(self.finish_at(at, frame, &exchanges.all(), &[]))
+    }
+
     /// The finished recording: with the operations, and the verdict; `offending` are the numbers of the
     /// operations that the violation is about.
     #[must_use]
@@ -418,6 +440,21 @@ mod tests {
         );
         let texts: Vec<_> = recording.events.iter().map(|event| event.text.as_str()).collect();
         assert_eq!(texts, ["before", "it broke"]);
+    }
+
+    #[test]
+    fn of_a_run_that_hangs_all_is_kept_up_to_what_happened_last() {
+        let recorder = Recorder::new(true);
+        assert!(Recorder::new(false).finish_hung(frame("x", 7, String::new()), "").is_none());
+        recorder.event(None, "note", || "last".to_owned(), |event| event.at = 250.0);
+        let recording = recorder.finish_hung(frame("x", 7, String::new()), "no end").unwrap();
+        assert_eq!(
+            (recording.verdict.kind.as_str(), recording.verdict.what.as_str()),
+            ("hang", "no end")
+        );
+        assert!((recording.millis - 250.0).abs() < f64::EPSILON);
+        let texts: Vec<_> = recording.events.iter().map(|event| event.text.as_str()).collect();
+        assert_eq!(texts, ["last", "no end"]);
     }
 
     #[test]

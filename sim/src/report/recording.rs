@@ -31,7 +31,7 @@ pub struct Recording {
 /// How a run ended.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RecordedVerdict {
-    /// `clean`, `unrecoverable`, `safety`, `liveness` or `crash`.
+    /// `clean`, `unrecoverable`, `safety`, `liveness`, `crash` or `hang`.
     pub kind: String,
     /// The violated property, in words; empty for a clean run.
     pub what: String,

@@ -12,9 +12,10 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::job::{EXIT_LIVENESS, EXIT_SAFETY, JOB, Job, MARK, Panic, Piece, Play, Said};
+use super::process::LAST_WORDS;
 use super::selftest::Selftest;
 use crate::harness::record::{Recorder, frame};
 use crate::harness::scenarios::{Played, Script, play_recorded};
@@ -23,6 +24,10 @@ use crate::harness::subject::Subject;
 use crate::harness::{Broken, Verdict};
 use crate::report::recording::Recording;
 use crate::report::render;
+
+/// What the report of a run says that was cut off.
+const HUNG: &str =
+    "the run did not end in the real time that it was given: what is here happened before";
 
 /// Bytes of a panic's message that are passed on.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -49,7 +54,8 @@ fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
     let job: Job = serde_json::from_str(job)?;
     let recorder = Recorder::new(job.report.is_some());
     tell_of_panics(recorder.clone());
-    let first_line = follow_runner();
+    let last_words = LastWords::default();
+    let first_line = follow_runner(Arc::clone(&last_words));
     let part = match &job.play {
         Play::Seed { piece, seed } => match piece_of(&subject, piece)? {
             Piece::Scenario(scenario) => Part::Script(Script::Seed(scenario, *seed)),
@@ -66,9 +72,16 @@ fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
     let (name, seed) = part.name();
     let trace_lines = job.trace.is_some();
     let command = subject.command(&name, seed);
+    let hung = {
+        let (job, recorder) = (job.clone(), recorder.clone());
+        let frame = frame(&name, seed, command.clone());
+        move || recorder.finish_hung(frame, HUNG).map_or(Ok(()), |page| report(&job, page))
+    };
+    *last_words.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hung));
     let play = || part.play(subject, trace_lines, recorder.clone());
     // All that is looked at after a panic is the recorder, which is made for that.
     let played = panic::catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| {
+        let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(recording) = recorder.finish_crashed(frame(&name, seed, command))
             && let Err(error) = report(&job, recording)
         {
@@ -81,6 +94,7 @@ fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
         write_lines(path, &trace)?;
     }
     if let Some(recording) = recording {
+        let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         report(&job, recording)?;
     }
     let exit = match &outcome.verdict {
@@ -147,9 +161,15 @@ fn report(job: &Job, mut recording: Recording) -> io::Result<()> {
     say(&Said::Report)
 }
 
-/// Ends the process when standard input ends: then the runner is gone, and a run that hangs would go on for ever.
-/// Returns where its first line will come.
-fn follow_runner() -> mpsc::Receiver<String> {
+/// Held by what writes the report. A run that was given up may come to its end after all meanwhile.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// What is still to be done once the runner waits no longer.
+type LastWords = Arc<Mutex<Option<Box<dyn FnOnce() -> io::Result<()> + Send>>>>;
+
+/// Ends the process when standard input ends: then the runner is gone or waits no longer, and a run that hangs would go on
+/// for ever. Has the last words before, unless they do not end either. Returns where its first line will come.
+fn follow_runner(last_words: LastWords) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut input = BufReader::new(io::stdin());
@@ -158,6 +178,15 @@ fn follow_runner() -> mpsc::Receiver<String> {
             _ = sender.send(line);
             while input.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
         }
+        std::thread::spawn(move || {
+            let speak = last_words.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(Err(error)) = speak.map(|speak| speak()) {
+                eprintln!("no report: {error}");
+            }
+            std::process::exit(1);
+        });
+        std::thread::sleep(LAST_WORDS);
         std::process::exit(1);
     });
     receiver

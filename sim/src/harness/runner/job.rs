@@ -2,7 +2,8 @@
 //!
 //! The job is JSON in the environment variable `YAKT_SIM_JOB`. A schedule, which may be larger than a variable may
 //! be, comes as the first line of standard input instead; the rest of standard input only says, by ending, that the
-//! runner is gone. The process prints lines of `MARK` and JSON to standard output, among whatever
+//! runner is gone or waits no longer: the process then writes its report of what there was until then, if it is to write
+//! one, and ends. The process prints lines of `MARK` and JSON to standard output, among whatever
 //! else is printed there: each panic as it happens, that the report is written, and the outcome at last. Its exit code says the same in short:
 //!
 //! | code | means |
@@ -90,7 +91,7 @@ pub enum Work<'a> {
 }
 
 /// What the process is told.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     pub(super) play: Play,
     #[serde(default)]
@@ -102,7 +103,7 @@ pub(super) struct Job {
 }
 
 /// What it is to play.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Play {
     Seed { piece: String, seed: u64 },

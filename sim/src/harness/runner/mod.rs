@@ -71,8 +71,8 @@ pub struct Runner {
 pub struct Wants<'a> {
     /// The file that its trace goes to, a line an event.
     pub trace: Option<&'a Path>,
-    /// The file that its report goes to: see [`report`](crate::report). A panic leaves one too, of what happened until
-    /// then; a run that hangs, or a process that dies without a word, leaves none.
+    /// The file that its report goes to: see [`report`](crate::report). A panic and a hang leave one too, of what
+    /// happened until then; a process that dies without a word leaves none.
     pub report: Option<&'a Path>,
     /// The command that the report names, where the scenario and the seed do not make the run.
     pub command: Option<&'a str>,

@@ -12,6 +12,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::end::{Crash, End};
@@ -24,6 +25,9 @@ const COMPLAINT_BYTES_MAX: usize = 64 * 1024;
 
 /// Lines of a crashed run's standard error that are shown.
 const COMPLAINT_LINES_MAX: usize = 30;
+
+/// How long a run that hangs may take to write down what it did until then.
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// How the panic handler's first line is recognized.
 const PANICKED: &str = " panicked at ";
@@ -80,12 +84,21 @@ pub(super) fn run(
         let complaints = scope.spawn(move || tail(complaints, wants.echo));
 
         let hung = output_ended.recv_timeout(limit).is_err();
+        // A program that does not even read keeps the feeder.
+        let feeder = if hung && wants.report.is_some() && feeder.is_finished() {
+            drop(feeder.join());
+            // Whether it ends or not, it is killed then.
+            _ = output_ended.recv_timeout(2 * LAST_WORDS);
+            None
+        } else {
+            Some(feeder)
+        };
         if hung {
             // It may end by itself in this very moment.
             _ = process.kill();
         }
         let status = process.wait()?;
-        drop(feeder.join());
+        drop(feeder.map(ScopedJoinHandle::join));
         let heard = joined(listener.join())?;
         let complaint = excerpt(&joined(complaints.join())?);
         let report = heard.report;
