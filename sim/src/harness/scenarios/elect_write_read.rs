@@ -11,7 +11,7 @@ pub(super) async fn play(mut run: Run) -> Result<Run, Violation> {
     let run = run.finish(workload).await?;
     // Nothing happened that could justify an election.
     if run.cluster.watch().leaders() != leaders {
-        return Err(Violation::liveness("a healthy cluster elected a new leader"));
+        return Err(Violation::liveness("stability: a healthy cluster elected a new leader"));
     }
     Ok(run)
 }

@@ -38,7 +38,9 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
     }
     let run = run.finish(workload).await?;
     if run.cluster.watch().installs() == 0 {
-        return Err(Violation::liveness("nobody was sent a snapshot: the scenario shows nothing"));
+        return Err(Violation::liveness(
+            "reach: nobody was sent a snapshot, the scenario shows nothing",
+        ));
     }
     Ok(run)
 }

@@ -2,7 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::body::{Body, to_bytes};
+use axum::extract::Request as HttpRequest;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use yakt::node::Node;
+
 use super::*;
+use crate::harness::client::Answer;
 use crate::harness::schedule::{Fault, Planned, Target, play};
 use crate::harness::{Broken, cluster};
 
@@ -102,6 +109,100 @@ fn an_operation_that_does_not_end_though_a_majority_has_its_disks_is_caught() {
     let Violation { broken, what, .. } = stuck.expect_err("it cannot end");
     assert_eq!(broken, Broken::Liveness);
     assert!(what.starts_with("operations: replaces node 2 did not end"), "{what}");
+}
+
+/// What the end of a run finds of five healthy nodes to which `act` is done just before it.
+fn finished_after(act: impl FnOnce(&Cluster) + Send + 'static) -> Result<(), Violation> {
+    simulate(1, || async move {
+        let world = World::new(WorldConfig::default());
+        let watch = Watch::new(world.trace().clone(), Coverage::default(), Recorder::new(false));
+        let cluster = Cluster::new(world, RaftOptions::default(), watch);
+        cluster.form(NODES).await.expect("five healthy nodes");
+        act(&cluster);
+        let workload = Workload::play(&cluster, Vec::new());
+        Run::new(cluster).finish(workload).await.map(drop)
+    })
+}
+
+#[test]
+fn what_clients_were_told_is_judged_at_the_end() {
+    assert_eq!(finished_after(|_| ()), Ok(()));
+    let lied = finished_after(|cluster| {
+        let read = Request::get("/get_topic_by_name/ghost");
+        let answer = Answer {
+            status: StatusCode::OK,
+            body: json!({ "type": "metadata", "name": "TopicRecord",
+                "fields": { "topicUUID": uuid::Uuid::nil(), "name": "ghost" }, "timestamp": 1.0 }),
+        };
+        let number = cluster.exchanges().begin("c1", &http(1), &read, 0);
+        cluster.exchanges().end(number, Some(0), &Ok(answer), 0);
+    });
+    let Violation { broken, what, exchanges } = lied.expect_err("nobody made that topic");
+    assert_eq!(broken, Broken::Safety);
+    assert!(what.contains(&uuid::Uuid::nil().to_string()) && !exchanges.is_empty(), "{what}");
+}
+
+#[test]
+fn a_last_client_that_does_not_end_is_caught() {
+    let killed = finished_after(|cluster| {
+        let world = cluster.world().clone();
+        drop(madsim::task::spawn(async move {
+            while !world.is_running("checker") {
+                rt::sleep::<SimEnv>(Duration::from_millis(1)).await;
+            }
+            world.kill("checker");
+        }));
+    });
+    let Violation { broken, what, .. } = killed.expect_err("it was killed");
+    assert_eq!((broken, what.as_str()), (Broken::Liveness, "service: the last client did not end"));
+}
+
+/// Plays the scenario called `name` on nodes that serve what `service` makes of yakt's router.
+fn violated(
+    name: &str,
+    service: impl Fn(Node<SimEnv>) -> axum::Router + Send + Sync + 'static,
+) -> String {
+    let subject = Subject { service: Arc::new(service), ..Subject::default() };
+    let script = Script::Seed(find(name).unwrap(), 1);
+    violation(play_with(subject, script, Wants::default()).outcome.verdict).what
+}
+
+#[test]
+fn a_snapshot_of_the_wrong_kind_is_caught_by_the_ten_minutes_themselves() {
+    let what = violated("ten_minutes", |node| {
+        let wrong = async |request: HttpRequest, next: Next| -> Response {
+            let (head, body) = next.run(request).await.into_parts();
+            let body = to_bytes(body, usize::MAX).await.unwrap();
+            let body = String::from_utf8_lossy(&body);
+            let mut answer = Response::new(Body::from(
+                body.replace("\"snapshot\":\"current\"", "\"snapshot\":\"complete\""),
+            ));
+            *answer.status_mut() = head.status;
+            answer
+        };
+        yakt::http::router(node).layer(middleware::from_fn(wrong))
+    });
+    assert!(what.ends_with("s after an offset a complete snapshot came"), "{what}");
+}
+
+#[test]
+fn an_election_in_a_healthy_cluster_is_caught() {
+    // Whoever asks node 3 for the active brokers, as the last client does, makes another node the leader.
+    let what = violated("elect_write_read", |node| {
+        let restless = node.clone();
+        let elect = move |request: HttpRequest, next: Next| {
+            let node = restless.clone();
+            async move {
+                if node.id() == 3 && request.uri().path() == "/get_active_brokers" {
+                    let leader = node.status().leader.unwrap_or_default();
+                    _ = node.transfer_leader(leader % NODES + 1).await;
+                }
+                next.run(request).await
+            }
+        };
+        yakt::http::router(node).layer(middleware::from_fn(elect))
+    });
+    assert_eq!(what, "stability: a healthy cluster elected a new leader");
 }
 
 #[test]
