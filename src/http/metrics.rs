@@ -48,7 +48,7 @@ struct Sample {
 
 impl Sample {
     fn of<E: Env>(node: &Node<E>) -> Self {
-        // The image first: what it has applied was committed by the time the status is taken.
+        // The image first: what it has applied is committed in a status that is taken later.
         let image = node.image();
         let status = node.status();
         let mut sample = Self {
@@ -82,7 +82,8 @@ impl Sample {
         if let Some(raft) = node.raft() {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
-            sample.last_log = metrics.last_log_index.unwrap_or(0);
+            // Published a moment later than what is applied, as the status knows.
+            sample.last_log = metrics.last_log_index.unwrap_or(0).max(sample.committed);
             sample.snapshot = metrics.snapshot.index().unwrap_or(0);
             sample.purged = metrics.purged.index().unwrap_or(0);
         }

@@ -106,12 +106,14 @@ impl<E: Env> Node<E> {
                 matched,
             }
         });
+        // openraft publishes its metrics once it has done all that is to be done, and may have applied entries before.
+        let committed = metrics.local_committed.max(running.images.borrow().applied);
         ClusterStatus {
             cluster_id: Some(running.identity.cluster),
             node: self.id(),
             leader,
             term: metrics.current_term,
-            committed: metrics.local_committed.index().unwrap_or(0),
+            committed: committed.index().unwrap_or(0),
             nodes: nodes.collect(),
         }
     }

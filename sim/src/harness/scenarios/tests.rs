@@ -60,7 +60,7 @@ fn a_majority_of_lost_disks_is_unrecoverable() {
 
 #[test]
 fn a_healed_node_that_does_not_serve_is_caught() {
-    let dumb = |node: yakt::node::Node<SimEnv>| match node.id() {
+    let dumb = |node: Node<SimEnv>| match node.id() {
         4 => axum::Router::new(),
         _ => yakt::http::router(node),
     };
