@@ -111,6 +111,7 @@ pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
         let added = histories.add_image(number, during, image);
         added.map_err(|what| blame("effects")((number, what)))?;
     }
+    histories.forget_unseen_ports();
     let mut judged = Judged { unknown_effects: histories.unknown_effects(), ..Judged::default() };
     for (id, history) in &histories.brokers {
         search::<Broker>(&format!("broker {id}"), history, &mut judged)?;

@@ -34,7 +34,7 @@ pub struct Incarnation {
 pub struct Broker;
 
 /// What can be done with a broker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BrokerOperation {
     what: BrokerAction,
     /// The incarnation that it is about; else whichever is the present one.
@@ -227,7 +227,7 @@ impl Model for Broker {
 pub struct Topic;
 
 /// What can be done with a topic's name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopicOperation {
     creates: bool,
     came: Came,
@@ -266,7 +266,7 @@ impl Model for Topic {
 pub struct Partition;
 
 /// An attempt to create a partition, or a look for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PartitionOperation {
     /// The brokers that are to hold it, if it is an attempt.
     creates: Option<Vec<u64>>,

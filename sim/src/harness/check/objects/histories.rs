@@ -1,6 +1,6 @@
 //! What was done with each object, sorted out of what clients asked and were answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hyper::Method;
 use serde_json::Value;
@@ -101,6 +101,30 @@ impl Histories {
             }
         }
         Ok(())
+    }
+
+    /// Takes all ports that nobody was shown for one: they differ in nothing that an answer depends on. Operations of unknown
+    /// outcome that differ in them alone are equal then, which spares the search for an order to try them in every order.
+    pub fn forget_unseen_ports(&mut self) {
+        for history in self.brokers.values_mut() {
+            let shown = history.iter().filter_map(|timed| match &timed.operation.came {
+                Came::Record(record) => text(&record["fields"]["brokerPort"]),
+                Came::Refused(_) | Came::Open => None,
+            });
+            let shown: BTreeSet<String> = shown.collect();
+            for BrokerOperation { what, came, .. } in
+                history.iter_mut().map(|timed| &mut timed.operation)
+            {
+                if let (
+                    Came::Open,
+                    BrokerAction::Register { port } | BrokerAction::Update { port: Some(port), .. },
+                ) = (came, what)
+                    && !shown.contains(port)
+                {
+                    port.clear();
+                }
+            }
+        }
     }
 
     /// Takes the image that a complete poll was shown for one more read of every object.
