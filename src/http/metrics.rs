@@ -82,7 +82,7 @@ impl Sample {
         if let Some(raft) = node.raft() {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
-            // Published a moment later than what is applied, as the status knows.
+            // As of a moment before the status, perhaps; what is committed is in the log.
             sample.last_log = metrics.last_log_index.unwrap_or(0).max(sample.committed);
             sample.snapshot = metrics.snapshot.index().unwrap_or(0);
             sample.purged = metrics.purged.index().unwrap_or(0);

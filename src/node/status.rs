@@ -106,7 +106,7 @@ impl<E: Env> Node<E> {
                 matched,
             }
         });
-        // openraft publishes its metrics once it has done all that is to be done, and may have applied entries before.
+        // openraft publishes its metrics at the end of a round, in which it may apply entries and then wait for the disk.
         let committed = metrics.local_committed.max(running.images.borrow().applied);
         ClusterStatus {
             cluster_id: Some(running.identity.cluster),

@@ -41,7 +41,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// When the last thing happened that is written down, in virtual milliseconds.
+    /// When the last thing happened that is written down of the nodes, in virtual milliseconds.
     fn last_moment(&self) -> f64 {
         let event = self.events.last().map(|event| event.at);
         let message = self.messages.kept.back().map(|(_, message)| message.sent);
@@ -259,15 +259,18 @@ impl Recorder {
     }
 
     /// What there was until now, if anything is written down. For another thread, while the run does not end: it has no
-    /// virtual clock, so the run is said to last until what happened last. Waits for what is being written down,
+    /// virtual clock, so the run is said to last until what nodes or clients did last. Waits for what is being written down,
     /// for ever if that is what does not end.
     #[must_use]
     pub fn finish_hung(&self, mut frame: Recording, what: &str) -> Option<Recording> {
         let mut seen = None;
         self.with(|recorded| seen = Some((recorded.last_moment(), recorded.exchanges.clone())));
         let (at, exchanges) = seen?;
+        let exchanges = exchanges.all();
+        let moments = exchanges.iter().map(|exchange| exchange.ended.unwrap_or(exchange.begun));
+        let at = moments.map(millis).fold(at, f64::max);
         frame.verdict = verdict("hang", what);
-        Some(self.finish_at(at, frame, &exchanges.all(), &[]))
+        Some(self.finish_at(at, frame, &exchanges, &[]))
     }
 
     /// The finished recording: with the operations, and the verdict; `offending` are the numbers of the
@@ -313,12 +316,12 @@ impl Recorder {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a few hours in nanoseconds are exact in a double")]
+fn millis(nanos: u64) -> f64 {
+    nanos as f64 / 1e6
+}
+
 fn operation(exchange: &Exchange, offending: bool) -> RecordedOperation {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a few hours in nanoseconds are exact in a double"
-    )]
-    let millis = |nanos: u64| nanos as f64 / 1e6;
     let (kind, outcome) = match (exchange.effect(), &exchange.answer) {
         (Effect::Decided(answer), _) if answer.status.is_success() => {
             ("ok", format!("{} {}", answer.status, answer.body))
@@ -373,6 +376,7 @@ mod tests {
     use yakt::raft::observe::Message;
 
     use super::*;
+    use crate::harness::client::Request;
 
     fn message(number: u64, what: &u64) -> Message<'_> {
         Message { number, peer: 2, kind: "append", what }
@@ -453,6 +457,11 @@ mod tests {
             ("hang", "no end")
         );
         assert!((recording.millis - 250.0).abs() < f64::EPSILON);
+        let exchanges = Exchanges::default();
+        exchanges.begin("c1", "n1:1", &Request::get("/healthz"), 300_000_000);
+        recorder.follow(&exchanges);
+        let asked = recorder.finish_hung(frame("x", 7, String::new()), "no end").unwrap();
+        assert!((asked.millis - 300.0).abs() < 1e-3, "{}", asked.millis);
         let texts: Vec<_> = recording.events.iter().map(|event| event.text.as_str()).collect();
         assert_eq!(texts, ["last", "no end"]);
     }

@@ -12,7 +12,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use super::job::{EXIT_LIVENESS, EXIT_SAFETY, JOB, Job, MARK, Panic, Piece, Play, Said};
 use super::process::LAST_WORDS;
@@ -55,7 +55,7 @@ fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
     let recorder = Recorder::new(job.report.is_some());
     tell_of_panics(recorder.clone());
     let last_words = LastWords::default();
-    let first_line = follow_runner(Arc::clone(&last_words));
+    let first_line = follow_runner(last_words.clone());
     let part = match &job.play {
         Play::Seed { piece, seed } => match piece_of(&subject, piece)? {
             Piece::Scenario(scenario) => Part::Script(Script::Seed(scenario, *seed)),
@@ -77,11 +77,11 @@ fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
         let frame = frame(&name, seed, command.clone());
         move || recorder.finish_hung(frame, HUNG).map_or(Ok(()), |page| report(&job, page))
     };
-    *last_words.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hung));
+    *last_words.lock() = Some(Box::new(hung));
     let play = || part.play(subject, trace_lines, recorder.clone());
     // All that is looked at after a panic is the recorder, which is made for that.
     let played = panic::catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| {
-        let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _nobody_else = last_words.withdrawn();
         if let Some(recording) = recorder.finish_crashed(frame(&name, seed, command))
             && let Err(error) = report(&job, recording)
         {
@@ -94,7 +94,7 @@ fn play(job: &str, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
         write_lines(path, &trace)?;
     }
     if let Some(recording) = recording {
-        let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _nobody_else = last_words.withdrawn();
         report(&job, recording)?;
     }
     let exit = match &outcome.verdict {
@@ -161,11 +161,26 @@ fn report(job: &Job, mut recording: Recording) -> io::Result<()> {
     say(&Said::Report)
 }
 
-/// Held by what writes the report. A run that was given up may come to its end after all meanwhile.
-static WRITING: Mutex<()> = Mutex::new(());
-
 /// What is still to be done once the runner waits no longer.
-type LastWords = Arc<Mutex<Option<Box<dyn FnOnce() -> io::Result<()> + Send>>>>;
+type Speech = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
+/// The [`Speech`], if there is one. Whoever writes the report holds the lock: a run that was given up may come to its end
+/// after all meanwhile.
+#[derive(Clone, Default)]
+struct LastWords(Arc<Mutex<Option<Speech>>>);
+
+impl LastWords {
+    fn lock(&self) -> MutexGuard<'_, Option<Speech>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There are none any more; waits for ever if they are being spoken, as the process ends with them.
+    fn withdrawn(&self) -> MutexGuard<'_, Option<Speech>> {
+        let mut speech = self.lock();
+        *speech = None;
+        speech
+    }
+}
 
 /// Ends the process when standard input ends: then the runner is gone or waits no longer, and a run that hangs would go on
 /// for ever. Has the last words before, unless they do not end either. Returns where its first line will come.
@@ -179,11 +194,11 @@ fn follow_runner(last_words: LastWords) -> mpsc::Receiver<String> {
             while input.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
         }
         std::thread::spawn(move || {
-            let speak = last_words.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(Err(error)) = speak.map(|speak| speak()) {
+            let mut speech = last_words.lock();
+            if let Some(Err(error)) = speech.take().map(|speak| speak()) {
                 eprintln!("no report: {error}");
             }
+            // Still locked.
             std::process::exit(1);
         });
         std::thread::sleep(LAST_WORDS);

@@ -3,8 +3,8 @@
 //! The job is JSON in the environment variable `YAKT_SIM_JOB`. A schedule, which may be larger than a variable may
 //! be, comes as the first line of standard input instead; the rest of standard input only says, by ending, that the
 //! runner is gone or waits no longer: the process then writes its report of what there was until then, if it is to write
-//! one, and ends. The process prints lines of `MARK` and JSON to standard output, among whatever
-//! else is printed there: each panic as it happens, that the report is written, and the outcome at last. Its exit code says the same in short:
+//! one, and ends. The process prints lines of `MARK` and JSON to standard output, among whatever else is printed there: each
+//! panic as it happens, that the report is written, and the outcome at last. Its exit code says the same in short:
 //!
 //! | code | means |
 //! |---|---|

@@ -12,7 +12,6 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::end::{Crash, End};
@@ -66,13 +65,14 @@ pub(super) fn run(
     };
 
     std::thread::scope(|scope| {
-        // The process ends when its input does, so that stays open until the process has ended.
-        let feeder = scope.spawn(move || {
+        // The process ends when its input does, so that stays open as long as this is there.
+        let (keep, dropped) = mpsc::channel::<()>();
+        scope.spawn(move || {
             if let Some(schedule) = schedule {
                 // It may have ended already; how, its other streams say.
                 _ = writeln!(input, "{schedule}");
             }
-            input
+            _ = dropped.recv();
         });
         let (tell, output_ended) = mpsc::channel();
         let listener = scope.spawn(move || {
@@ -84,21 +84,16 @@ pub(super) fn run(
         let complaints = scope.spawn(move || tail(complaints, wants.echo));
 
         let hung = output_ended.recv_timeout(limit).is_err();
-        // A program that does not even read keeps the feeder.
-        let feeder = if hung && wants.report.is_some() && feeder.is_finished() {
-            drop(feeder.join());
-            // Whether it ends or not, it is killed then.
-            _ = output_ended.recv_timeout(2 * LAST_WORDS);
-            None
-        } else {
-            Some(feeder)
-        };
         if hung {
+            drop(keep);
+            if wants.report.is_some() {
+                // Whether it ends or not, it is killed then.
+                _ = output_ended.recv_timeout(2 * LAST_WORDS);
+            }
             // It may end by itself in this very moment.
             _ = process.kill();
         }
         let status = process.wait()?;
-        drop(feeder.map(ScopedJoinHandle::join));
         let heard = joined(listener.join())?;
         let complaint = excerpt(&joined(complaints.join())?);
         let report = heard.report;

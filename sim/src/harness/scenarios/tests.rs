@@ -208,16 +208,10 @@ fn an_election_in_a_healthy_cluster_is_caught() {
 #[test]
 fn a_healed_cluster_that_does_not_come_to_order_is_caught() {
     // Nothing is asked of it, so that it is nobody's operation that does not end.
-    let held = simulate(1, || async move {
-        let world = World::new(WorldConfig::default());
-        let watch = Watch::new(world.trace().clone(), Coverage::default(), Recorder::new(false));
-        let cluster = Cluster::new(world, RaftOptions::default(), watch);
-        cluster.form(NODES).await.expect("five healthy nodes");
+    let held = finished_after(|cluster| {
         cluster.hold(5);
         cluster.kill(5);
         assert!(!cluster.world().is_running(&cluster::host(5)));
-        let workload = Workload::play(&cluster, Vec::new());
-        Run::new(cluster).finish(workload).await.map(drop)
     });
     let what = held.expect_err("node 5 is held").what;
     assert!(what.starts_with("convergence") && what.contains("node 5 does not run"), "{what}");
