@@ -270,3 +270,36 @@ impl Histories {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn updates_of_unknown_outcome_that_differ_in_unseen_ports_alone_become_equal() {
+        let update = |port: &str, came| {
+            let port = Some(port.to_owned());
+            let what = BrokerAction::Update { port, status: None, epoch: None };
+            let operation = BrokerOperation { what, named: None, came };
+            Timed { id: 0, operation, begun: 0, ended: None }
+        };
+        let shown = Came::Record(json!({ "fields": { "brokerPort": "7" } }));
+        let history = vec![
+            update("5", Came::Open),
+            update("6", Came::Open),
+            update("7", Came::Open),
+            update("8", Came::Refused("broker_closed".to_owned())),
+            update("7", shown),
+        ];
+        let mut histories =
+            Histories { brokers: [(1, history.clone())].into(), ..Histories::default() };
+        histories.forget_unseen_ports();
+        let forgotten: Vec<_> = histories.brokers[&1].iter().map(|t| t.operation.clone()).collect();
+        assert_eq!(forgotten[0], forgotten[1]);
+        assert_ne!(forgotten[1], forgotten[2]);
+        let kept = |place: usize| forgotten[place] == history[place].operation;
+        assert_eq!([0, 1, 2, 3, 4].map(kept), [false, false, true, true, true]);
+    }
+}
