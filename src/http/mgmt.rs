@@ -9,15 +9,30 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 
+use self::pages::Pages;
 use super::extract::{Freshness, OffsetPath, bad_query};
 use super::problem::Problem;
 use crate::env::Env;
 use crate::metadata::{
-    Audience, Changes, Fields, Image, SnapshotKind, Stamped, State as Metadata, Timestamp,
-    snapshot_kind,
+    Audience, Changes, Fields, SnapshotKind, Stamped, State as Metadata, Timestamp, snapshot_kind,
 };
 use crate::node::{Consistency, Node, REQUEST_DEADLINE};
+
+mod pages;
+
+/// Bytes of an answer that is not worth compressing.
+const COMPRESSED_BYTES_MIN: u64 = 1_024;
+
+/// gzip or zstd, as `Accept-Encoding` asks for. The fast levels: whoever polls a node of the same cluster has a fast link.
+pub(super) fn compression() -> CompressionLayer<SizeAbove> {
+    CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN))
+}
 
 #[derive(Deserialize)]
 struct ModeQuery {
@@ -68,27 +83,25 @@ async fn poll<E: Env>(
     if diff {
         return match state.changes_since(previous, audience) {
             Some(changes) => respond(&Diff::new(offset, &changes)),
-            None => respond(&Snapshot::of(state, SnapshotKind::Complete, audience)),
+            None => respond_with(state, SnapshotKind::Complete, audience),
         };
     }
-    respond(&Snapshot::of(state, snapshot_kind(offset, previous), audience))
+    respond_with(state, snapshot_kind(offset, previous), audience)
 }
 
-#[derive(Serialize)]
-struct Snapshot<'a> {
-    snapshot: &'static str,
-    offset: Timestamp,
-    records: Image<'a>,
-}
-
-impl<'a> Snapshot<'a> {
-    fn of(state: &'a Metadata, kind: SnapshotKind, audience: Audience) -> Self {
-        let snapshot = match kind {
-            SnapshotKind::Current => "current",
-            SnapshotKind::Complete => "complete",
-        };
-        Self { snapshot, offset: state.last_stamp(), records: state.image(kind, audience) }
-    }
+/// Answers with a snapshot.
+fn respond_with(
+    state: &Metadata,
+    kind: SnapshotKind,
+    audience: Audience,
+) -> Result<Response, Problem> {
+    let name = match kind {
+        SnapshotKind::Current => "current",
+        SnapshotKind::Complete => "complete",
+    };
+    let pages = Pages::new(name, state.last_stamp(), &state.image(kind, audience));
+    let body = pages.and_then(Pages::body).map_err(|_| Problem::internal())?;
+    Ok(json(body))
 }
 
 #[derive(Serialize)]
@@ -135,6 +148,10 @@ impl<'a, R: Fields> List<'a, R> {
 
 fn respond(answer: &impl Serialize) -> Result<Response, Problem> {
     let body = serde_json::to_vec(answer).map_err(|_| Problem::internal())?;
+    Ok(json(body))
+}
+
+fn json(body: impl IntoResponse) -> Response {
     let json = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, json)], body).into_response())
+    ([(header::CONTENT_TYPE, json)], body).into_response()
 }

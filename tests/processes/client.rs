@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 client over blocking sockets, in which every exchange ends by a deadline.
 //!
 //! It promises to send exactly what it is told to, bad requests included, and to return what came back.
-//! It leaves out whatever our servers do not do: redirects, chunked answers, compression, TLS.
+//! It leaves out whatever our servers do not do: redirects, compression unless it is asked for, TLS.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -186,11 +186,30 @@ impl Connection {
             headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
         }
         let mut response = Response { status, headers, body: Vec::new() };
+        if response.header("transfer-encoding") == Some("chunked") {
+            loop {
+                let line = self.read_line()?;
+                let length = usize::from_str_radix(&line, 16).map_err(|_| invalid(&line))?;
+                self.read_body(&mut response.body, length)?;
+                if !self.read_line()?.is_empty() {
+                    return Err(invalid("more in a chunk than it was to have"));
+                }
+                if length == 0 {
+                    return Ok(response);
+                }
+            }
+        }
         let length = response.header("content-length").map_or(Ok(0), str::parse::<usize>);
-        let length = length.ok().filter(|length| *length <= BODY_BYTES_MAX);
-        response.body.resize(length.ok_or_else(|| invalid("content-length"))?, 0);
-        self.stream.read_exact(&mut response.body)?;
+        self.read_body(&mut response.body, length.map_err(|_| invalid("content-length"))?)?;
         Ok(response)
+    }
+
+    /// Reads `length` more bytes of a body.
+    fn read_body(&mut self, body: &mut Vec<u8>, length: usize) -> io::Result<()> {
+        let begun = body.len();
+        let end = begun.checked_add(length).filter(|end| *end <= BODY_BYTES_MAX);
+        body.resize(end.ok_or(io::ErrorKind::FileTooLarge)?, 0);
+        self.stream.read_exact(&mut body[begun..])
     }
 
     fn read_line(&mut self) -> io::Result<String> {

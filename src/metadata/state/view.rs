@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::State;
 use super::index::Object;
+use super::{BrokerEntry, State};
 use crate::metadata::limits::HISTORY_WINDOW;
 use crate::metadata::{
     BrokerId, BrokerStatus, Fields, PartitionRecord, ProducerIdsRecord, Record,
@@ -180,10 +181,50 @@ enum Current {
     Deleted(DeletedBroker),
 }
 
+/// The records of one kind in an image, one after the other. Owns what it needs: commands may go on meanwhile.
+pub type Records = Box<dyn Iterator<Item = Record> + Send + Sync>;
+
 impl Image<'_> {
     /// Which snapshot this is.
     pub const fn kind(&self) -> SnapshotKind {
         self.kind
+    }
+
+    /// What the image serialises as, list by list, for whoever cannot hold all of it as text at once.
+    pub fn lists(&self) -> Vec<(&'static str, Records)> {
+        fn all<K, T>(map: &OrdMap<K, Arc<T>>) -> Records
+        where
+            K: Ord + Clone + Send + Sync + 'static,
+            T: Send + Sync + 'static,
+            Record: From<Arc<T>>,
+        {
+            Box::new(map.clone().into_iter().map(|(_, entry)| entry.into()))
+        }
+        let Self { state, kind, audience } = self;
+        let former = match kind {
+            SnapshotKind::Current => OrdMap::new(),
+            SnapshotKind::Complete => state.former_brokers.clone(),
+        };
+        let live = |broker: &BrokerEntry| broker.fields.broker_status != BrokerStatus::Closed;
+        let (latest, kind) = (state.brokers.clone(), *kind);
+        let brokers = latest
+            .into_iter()
+            .map(|(_, broker)| broker)
+            .filter(move |broker| kind == SnapshotKind::Complete || live(broker))
+            .chain(former.into_iter().map(|(_, broker)| broker));
+        let mut lists: Vec<(&'static str, Records)> = vec![
+            (RegisterBrokerRecord::NAME, Box::new(brokers.map(Record::from))),
+            (TopicRecord::NAME, all(&state.topics)),
+            (PartitionRecord::NAME, all(&state.partitions)),
+        ];
+        if *audience == Audience::Broker {
+            lists.push((ProducerIdsRecord::NAME, all(&state.producers)));
+            if kind == SnapshotKind::Complete {
+                let changes = state.registration_changes.clone().into_iter().map(Record::from);
+                lists.push((RegistrationChangeBrokerRecord::NAME, Box::new(changes)));
+            }
+        }
+        lists
     }
 }
 

@@ -1,0 +1,174 @@
+//! A snapshot as JSON, a piece at a time: a node holds a page of text for each poller and not the whole answer, which is as long
+//! as the metadata is large. What the pages show is frozen when they are begun, and costs nothing to freeze.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::vec;
+
+use axum::body::{Body, Bytes};
+use futures_util::{StreamExt, stream};
+
+use crate::metadata::{Image, Record, Records, Timestamp};
+
+/// Bytes of a page, the last record of which may exceed it.
+const PAGE_BYTES: usize = 64 << 10;
+
+/// What is left of a snapshot.
+pub(super) struct Pages {
+    /// What the next page begins with.
+    begun: Vec<u8>,
+    lists: vec::IntoIter<(&'static str, Records)>,
+    /// The list that is being written.
+    list: Option<Records>,
+    /// Whether something stands before what comes next, to be set off from it.
+    preceded: bool,
+    over: bool,
+}
+
+impl Pages {
+    /// `{"snapshot":KIND,"offset":OFFSET,"records":IMAGE}`.
+    pub(super) fn new(
+        kind: &str,
+        offset: Timestamp,
+        image: &Image<'_>,
+    ) -> Result<Self, serde_json::Error> {
+        let mut begun = Vec::with_capacity(PAGE_BYTES / 16);
+        begun.extend_from_slice(b"{\"snapshot\":");
+        serde_json::to_writer(&mut begun, kind)?;
+        begun.extend_from_slice(b",\"offset\":");
+        serde_json::to_writer(&mut begun, &offset)?;
+        begun.extend_from_slice(b",\"records\":{");
+        Ok(Self {
+            begun,
+            lists: image.lists().into_iter(),
+            list: None,
+            preceded: false,
+            over: false,
+        })
+    }
+
+    /// The pages as the body of an answer: in one piece if there is only one.
+    pub(super) fn body(mut self) -> Result<Body, serde_json::Error> {
+        let first = self.next().transpose()?.unwrap_or_default();
+        if self.over {
+            return Ok(first.into());
+        }
+        let pages = stream::iter(std::iter::once(Ok(first)).chain(self));
+        Ok(Body::from_stream(pages.then(|page| async {
+            yield_now().await;
+            page
+        })))
+    }
+
+    fn write(&mut self, page: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        while page.len() < PAGE_BYTES && !self.over {
+            let next = match &mut self.list {
+                Some(list) => list.next().map_or(Next::ListEnds, Next::Record),
+                None => self.lists.next().map_or(Next::End, |(name, list)| Next::List(name, list)),
+            };
+            if self.preceded && matches!(next, Next::Record(_) | Next::List(..)) {
+                page.push(b',');
+            }
+            self.preceded = !matches!(next, Next::List(..));
+            match next {
+                Next::Record(record) => serde_json::to_writer(&mut *page, &record)?,
+                Next::List(name, list) => {
+                    serde_json::to_writer(&mut *page, name)?;
+                    page.extend_from_slice(b":[");
+                    self.list = Some(list);
+                }
+                Next::ListEnds => {
+                    page.push(b']');
+                    self.list = None;
+                }
+                Next::End => {
+                    page.extend_from_slice(b"}}");
+                    self.over = true;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets all others go on: a reader that is always ready for the next page would else have all of them written in one turn.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What is to be written next.
+enum Next {
+    Record(Record),
+    List(&'static str, Records),
+    ListEnds,
+    End,
+}
+
+impl Iterator for Pages {
+    type Item = Result<Bytes, serde_json::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let mut page = std::mem::take(&mut self.begun);
+        let written = self.write(&mut page);
+        // Whoever reads on after an error would read nonsense.
+        self.over |= written.is_err();
+        Some(written.map(|()| page.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::metadata::{Audience, Change, Command, CreateTopic, SnapshotKind, State, Uuid};
+
+    /// A state with so many topics.
+    fn state(topics: u128) -> State {
+        let mut state = State::new();
+        for topic in 0..topics {
+            let name = format!("topic-{topic}").parse().unwrap();
+            let change = Change::CreateTopic(CreateTopic { uuid: Uuid::from_u128(topic), name });
+            let clock = Timestamp::from_micros(u64::try_from(topic).unwrap());
+            state.apply(&Command { clock, idempotency: None, change });
+        }
+        state
+    }
+
+    fn pages(state: &State, kind: SnapshotKind, audience: Audience) -> Vec<Bytes> {
+        let image = state.image(kind, audience);
+        let pages = Pages::new("a kind", state.last_stamp(), &image).unwrap();
+        pages.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn pages_are_what_the_image_is_and_none_is_long() {
+        for topics in [0, 1, 2, 2_000] {
+            let state = state(topics);
+            for kind in [SnapshotKind::Current, SnapshotKind::Complete] {
+                for audience in [Audience::Broker, Audience::Client] {
+                    let pages = pages(&state, kind, audience);
+                    assert!(pages.iter().all(|page| page.len() < PAGE_BYTES + 1_000));
+                    assert_eq!(pages.len() > 3, topics == 2_000);
+                    let text = pages.concat();
+                    let records = serde_json::to_string(&state.image(kind, audience)).unwrap();
+                    let offset = serde_json::to_string(&state.last_stamp()).unwrap();
+                    let head = format!("{{\"snapshot\":{},\"offset\":{offset}", json!("a kind"));
+                    let expected = format!("{head},\"records\":{records}}}");
+                    assert_eq!(String::from_utf8(text).unwrap(), expected);
+                }
+            }
+        }
+    }
+}
