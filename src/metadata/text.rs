@@ -2,8 +2,10 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::num::NonZeroU16;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -88,12 +90,28 @@ fn check_rack_id(text: &str) -> Result<(), InvalidValue> {
     Ok(())
 }
 
+/// Reads a text and checks it.
+struct TextVisitor<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = InvalidValue>> Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        ///
+        /// Clones share the text: the log, the record and the index hold one and the same.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The text.
@@ -102,27 +120,24 @@ macro_rules! text {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = InvalidValue;
-
-            fn try_from(text: String) -> Result<Self, InvalidValue> {
-                $check(&text)?;
-                Ok(Self(text))
-            }
-        }
-
         impl FromStr for $name {
             type Err = InvalidValue;
 
             fn from_str(text: &str) -> Result<Self, InvalidValue> {
                 $check(text)?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
 
-        impl From<$name> for String {
-            fn from(text: $name) -> Self {
-                text.0
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(TextVisitor(PhantomData))
             }
         }
 
@@ -158,13 +173,18 @@ text! {
 
 text! {
     /// The rack a broker stands in: up to 255 characters without control characters. Empty by default.
-    #[derive(Default)]
     RackId, check_rack_id
+}
+
+impl Default for RackId {
+    fn default() -> Self {
+        Self("".into())
+    }
 }
 
 impl Default for SecurityProtocol {
     fn default() -> Self {
-        Self("PLAINTEXT".to_owned())
+        Self("PLAINTEXT".into())
     }
 }
 
