@@ -74,7 +74,7 @@ impl State {
     /// bytes are no state, not the canonical ones, or break an invariant.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let state = Self::from(decode_versioned::<Read>(bytes)?);
-        state.check_invariants().map_err(DecodeError::corrupt)?;
+        state.check_records().map_err(DecodeError::corrupt)?;
         // Entries out of order or twice, and padded integers, decode to a state all the same. Two nodes
         // must not take different bytes for the same snapshot, and this one check sees all of it.
         if state.encode() != bytes {
