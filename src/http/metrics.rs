@@ -1,7 +1,7 @@
 //! `/metrics`: the node's own numbers as Prometheus text exposition, format 0.0.4.
 //!
 //! Sampled when asked for, from the node's status, its Raft and its applied metadata: nothing is recorded in
-//! between. Every metric is always there, 0 while the node has nothing to say, so that a scrape never
+//! between, but for the counters, which begin at 0 with the process. Every metric is always there, 0 while the node has nothing to say, so that a scrape never
 //! misses one. A scrape costs by the brokers, not by the topics or partitions.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use crate::env::Env;
 use crate::metadata::{BrokerStatus, Timestamp};
 use crate::node::Node;
-use crate::raft::NodeId;
+use crate::raft::{NodeId, Tally};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -44,6 +44,8 @@ struct Sample {
     partitions: usize,
     producers: usize,
     ready: bool,
+    log_written: Tally,
+    sent: Tally,
 }
 
 impl Sample {
@@ -67,6 +69,11 @@ impl Sample {
             partitions: 0,
             producers: 0,
             ready: node.is_ready(),
+            log_written: node
+                .log()
+                .map(|log| log.writer().written_records().clone())
+                .unwrap_or_default(),
+            sent: node.sent().cloned().unwrap_or_default(),
         };
         if let Some(image) = image {
             let state = &image.state;
@@ -105,19 +112,31 @@ impl fmt::Display for Sample {
         gauge(f, "raft_voters", "Members whose vote counts.", self.voters)?;
         let time_help = "Cluster time of the last applied command, since the Unix epoch.";
         gauge(f, "cluster_time_seconds", time_help, self.cluster_time)?;
-        head(f, "brokers", "Brokers that are not closed, by status.")?;
+        head(f, "brokers", "Brokers that are not closed, by status.", "gauge")?;
         for (status, count) in &self.brokers {
             writeln!(f, "yakt_brokers{{status=\"{status}\"}} {count}")?;
         }
         gauge(f, "topics", "Topics.", self.topics)?;
         gauge(f, "partitions", "Partitions.", self.partitions)?;
         gauge(f, "producers", "Producers.", self.producers)?;
-        gauge(f, "ready", "Whether /readyz answers 200.", u8::from(self.ready))
+        gauge(f, "ready", "Whether /readyz answers 200.", u8::from(self.ready))?;
+        let syncs_help = "Records written to the log, each with a sync of its own.";
+        counter(f, "log_syncs_total", syncs_help, self.log_written.times())?;
+        let bytes_help = "Bytes of these records.";
+        counter(f, "log_written_bytes_total", bytes_help, self.log_written.bytes())?;
+        let frames_help = "Frames sent to other nodes, answers included.";
+        counter(f, "raft_sent_frames_total", frames_help, self.sent.times())?;
+        counter(f, "raft_sent_bytes_total", "Bytes of these frames.", self.sent.bytes())
     }
 }
 
-fn head(f: &mut fmt::Formatter<'_>, name: &str, help: &str) -> fmt::Result {
-    writeln!(f, "# HELP yakt_{name} {help}\n# TYPE yakt_{name} gauge")
+fn head(f: &mut fmt::Formatter<'_>, name: &str, help: &str, kind: &str) -> fmt::Result {
+    writeln!(f, "# HELP yakt_{name} {help}\n# TYPE yakt_{name} {kind}")
+}
+
+fn counter(f: &mut fmt::Formatter<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    head(f, name, help, "counter")?;
+    writeln!(f, "yakt_{name} {value}")
 }
 
 fn gauge(
@@ -126,7 +145,7 @@ fn gauge(
     help: &str,
     value: impl fmt::Display,
 ) -> fmt::Result {
-    head(f, name, help)?;
+    head(f, name, help, "gauge")?;
     writeln!(f, "yakt_{name} {value}")
 }
 
@@ -140,7 +159,9 @@ mod tests {
         let mut names = Vec::new();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
-                names.push(rest.strip_suffix(" gauge").unwrap());
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert_eq!(kind, if name.ends_with("_total") { "counter" } else { "gauge" });
+                names.push(name);
             } else if !line.starts_with("# HELP yakt_") {
                 let (series, value) = line.split_once(' ').unwrap();
                 let name = series.split('{').next();
@@ -152,7 +173,8 @@ mod tests {
         let expected = "yakt_raft_term yakt_raft_leader yakt_raft_is_leader yakt_raft_committed_index \
             yakt_raft_applied_index yakt_raft_last_log_index yakt_raft_snapshot_index \
             yakt_raft_purged_index yakt_raft_voters yakt_cluster_time_seconds yakt_brokers yakt_topics \
-            yakt_partitions yakt_producers yakt_ready";
+            yakt_partitions yakt_producers yakt_ready yakt_log_syncs_total yakt_log_written_bytes_total \
+            yakt_raft_sent_frames_total yakt_raft_sent_bytes_total";
         assert_eq!(names.join(" "), expected);
         assert!(text.contains("\nyakt_brokers{status=\"ALIVE\"} 0\n"), "{text}");
         assert!(text.ends_with('\n'));

@@ -93,6 +93,7 @@ impl<E: Env> Node<E> {
             cluster: running.identity.cluster,
             heard: running.heard.clone(),
             stop: self.inner.stop.subscribe(),
+            sent: running.network.sent().clone(),
             raft: running.raft.clone(),
             candidacy: candidacy.clone(),
             observer: self.inner.options.observer.clone(),
@@ -159,8 +160,12 @@ impl<E: Env> Node<E> {
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
         let (log, snapshots) = store.into_parts(options.observer.clone()).await?;
-        let (state_machine, images, snapshot_due) =
-            StateMachine::new(snapshots, options.raft.snapshot_entries, options.observer.clone());
+        let (state_machine, images, snapshot_due) = StateMachine::new(
+            snapshots,
+            options.raft.snapshot_entries,
+            log.appended().clone(),
+            options.observer.clone(),
+        );
         let network = Network::new(
             env.clone(),
             options.id,

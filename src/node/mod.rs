@@ -24,7 +24,7 @@ use crate::raft::network::{Network, message::ReadIndex};
 use crate::raft::observe::Observer;
 use crate::raft::state_machine::{Image, Images, SnapshotDue};
 use crate::raft::storage::{Identity, LogStore};
-use crate::raft::{NodeId, Peer, Raft};
+use crate::raft::{NodeId, Peer, Raft, Tally};
 
 mod clock;
 mod coalesce;
@@ -166,6 +166,12 @@ impl<E: Env> Node<E> {
     #[must_use]
     pub fn log(&self) -> Option<&LogStore<E>> {
         self.running().map(|running| &running.log)
+    }
+
+    /// The frames that this node sent to its peers.
+    #[must_use]
+    pub fn sent(&self) -> Option<&Tally> {
+        self.running().map(|running| running.network.sent())
     }
 
     fn running(&self) -> Option<&Running<E>> {

@@ -32,6 +32,10 @@ pub const PIPELINE_DEPTH_MAX: usize = 64;
 /// for more (see `state_machine`). At 400 bytes an entry these are the 20 MiB that KRaft lets pass by default (KIP-630).
 pub const SNAPSHOT_ENTRIES: u64 = 50_000;
 
+/// Bytes of entries since the last snapshot that make a node take the next one, however few they are: the log is in memory,
+/// and a single entry may have 64 KiB.
+pub const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
+
 /// Entries kept behind a snapshot, so that a follower that was away briefly catches up from the log.
 pub const LOG_ENTRIES_KEPT: u64 = 2_000;
 

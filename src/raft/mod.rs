@@ -21,9 +21,11 @@ pub mod network;
 pub mod observe;
 pub mod state_machine;
 pub mod storage;
+mod tally;
 mod types;
 
 pub use cluster_clock::ClusterClock;
+pub use tally::Tally;
 pub use types::{
     Ballot, CommittedLeader, EntryId, Leader, LogEntry, Membership, NodeId, Payload, Peer, Raft,
     Reply, SharedCommand, SnapshotMeta, Term, TypeConfig,

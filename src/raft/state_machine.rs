@@ -16,8 +16,10 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
 use super::cluster_clock::ClusterClock;
+use super::config::SNAPSHOT_LOG_BYTES;
 use super::observe::{Observer, Step};
 use super::storage::SnapshotStore;
+use super::tally::Tally;
 use super::types::{EntryId, Membership, NodeId, Peer, Reply, SnapshotMeta, TypeConfig};
 use crate::env::{Env, rt};
 use crate::metadata::{State, Timestamp};
@@ -46,7 +48,7 @@ pub type SnapshotDue = watch::Receiver<()>;
 
 /// A snapshot is due when so many entries were applied since the last one as this part of what it would hold, or
 /// [`snapshot_entries`](super::config::RaftOptions::snapshot_entries) if that is more. So the cost of writing all of a
-/// large state is spread over more entries.
+/// large state is spread over more entries. It is due too when they have [`SNAPSHOT_LOG_BYTES`].
 const DUE_PART: usize = 8;
 
 /// Entries that a snapshot of so many objects is taken after.
@@ -64,6 +66,10 @@ pub struct StateMachine<E: Env> {
     snapshot_entries: u64,
     /// The index behind the last entry that is in a snapshot, or will be when the one being taken is there.
     snapshotted: u64,
+    /// The entries that the log was given.
+    appended: Tally,
+    /// How many bytes that were then.
+    appended_then: u64,
     due: watch::Sender<()>,
 }
 
@@ -73,6 +79,7 @@ impl<E: Env> StateMachine<E> {
     pub fn new(
         snapshots: SnapshotStore<E>,
         snapshot_entries: u64,
+        appended: Tally,
         observer: Option<Observer>,
     ) -> (Self, Images<E>, SnapshotDue) {
         let current = Image {
@@ -83,8 +90,17 @@ impl<E: Env> StateMachine<E> {
         };
         let (published, images) = watch::channel(Arc::new(current.clone()));
         let (due, snapshot_due) = watch::channel(());
-        let machine =
-            Self { observer, snapshots, current, published, snapshot_entries, snapshotted: 0, due };
+        let machine = Self {
+            observer,
+            snapshots,
+            current,
+            published,
+            snapshot_entries,
+            snapshotted: 0,
+            appended,
+            appended_then: 0,
+            due,
+        };
         (machine, images, snapshot_due)
     }
 
@@ -95,7 +111,15 @@ impl<E: Env> StateMachine<E> {
 
     fn is_snapshot_due(&self) -> bool {
         let objects = self.current.state.object_count();
-        self.next() - self.snapshotted >= entries_between_snapshots(self.snapshot_entries, objects)
+        self.appended.bytes() - self.appended_then >= SNAPSHOT_LOG_BYTES
+            || self.next() - self.snapshotted
+                >= entries_between_snapshots(self.snapshot_entries, objects)
+    }
+
+    /// All that is applied is in a snapshot, or will be.
+    fn note_snapshot(&mut self) {
+        self.snapshotted = self.next();
+        self.appended_then = self.appended.bytes();
     }
 
     fn observe(&self, step: Step<'_>) {
@@ -156,7 +180,7 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<E> {
         self.observe(Step::SnapshotBegun(self.current.applied));
-        self.snapshotted = self.next();
+        self.note_snapshot();
         SnapshotBuilder { snapshots: self.snapshots.clone(), image: self.current.clone() }
     }
 
@@ -169,7 +193,7 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         self.current.applied = meta.last_log_id;
         self.current.membership = meta.last_membership.clone();
         self.current.state = state;
-        self.snapshotted = self.next();
+        self.note_snapshot();
         self.observe(Step::Installed(meta, &self.current.state));
         self.publish();
         Ok(())

@@ -12,12 +12,14 @@ use super::Failure;
 
 mod check;
 mod connection;
+mod cost;
 mod cpu;
 mod load;
 mod mix;
 mod report;
 mod tally;
 
+use cost::{Counters, PerWrite};
 use load::{Load, Stop};
 use mix::{Kind, Mix};
 use tally::Tally;
@@ -82,11 +84,16 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     if args.mix.has(Kind::Mgmt) {
         load.poll_first().await?;
     }
+    let before = Counters::of_cluster(&args.addrs[0]).await;
     let cpu = cpu::used();
     let (tally, took) = play(&load, &args, args.mix, Stop::At(args.duration)).await?;
     let cpu = cpu.zip(cpu::used()).map(|(before, after)| after.saturating_sub(before));
+    let after = Counters::of_cluster(&args.addrs[0]).await;
+    let writes = tally.latencies().get(&Kind::Write).map_or(0, hdrhistogram::Histogram::len);
+    let cost =
+        before.zip(after).and_then(|(before, after)| PerWrite::between(before, after, writes));
     let checked = check::acknowledged(&load, args.connections).await?;
-    let report = report::Report::new(&args, &tally, took, cpu, checked);
+    let report = report::Report::new(&args, &tally, took, &report::Used { cpu, cost }, checked);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::Args;
 use super::check::Checked;
+use super::cost::PerWrite;
 use super::tally::Tally;
 
 /// One kind of request. Latencies are in milliseconds.
@@ -38,8 +39,17 @@ pub(super) struct Report {
     /// Processors that this program kept busy, of [`processors`](Self::processors): near that, it measured itself.
     generator_processors: Option<f64>,
     processors: usize,
+    /// What a write cost the cluster, if there were writes and every node says so.
+    per_write: Option<PerWrite>,
     /// Whether what was acknowledged is there.
     sanity: Checked,
+}
+
+/// What a run used.
+pub(super) struct Used {
+    /// Processor time of this program.
+    pub(super) cpu: Option<Duration>,
+    pub(super) cost: Option<PerWrite>,
 }
 
 impl Report {
@@ -47,7 +57,7 @@ impl Report {
         args: &Args,
         tally: &Tally,
         took: Duration,
-        cpu: Option<Duration>,
+        used: &Used,
         sanity: Checked,
     ) -> Self {
         let seconds = took.as_secs_f64();
@@ -73,8 +83,9 @@ impl Report {
             seconds,
             kinds: tally.latencies().iter().map(|(kind, all)| row(kind.name(), all)).collect(),
             errors: tally.errors().clone(),
-            generator_processors: cpu.map(|cpu| cpu.as_secs_f64() / seconds),
+            generator_processors: used.cpu.map(|cpu| cpu.as_secs_f64() / seconds),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
+            per_write: used.cost,
             sanity,
         }
     }
@@ -124,6 +135,9 @@ impl fmt::Display for Report {
         }
         if let Some(busy) = self.generator_processors {
             writeln!(f, "this program kept {busy:.2} of {} processors busy", self.processors)?;
+        }
+        if let Some(cost) = &self.per_write {
+            writeln!(f, "{cost}")?;
         }
         let Checked { acknowledged, checked, missing } = self.sanity;
         write!(

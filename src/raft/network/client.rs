@@ -16,6 +16,7 @@ use super::message::{Call, Hello, Request, Response, Return};
 use crate::env::{Env, rt};
 use crate::raft::config::CONNECT_DEADLINE;
 use crate::raft::observe::{Message, Observer, Step};
+use crate::raft::tally::Tally;
 use crate::raft::types::NodeId;
 
 /// Frames that may wait to be written. Callers' own windows keep far below it.
@@ -61,6 +62,7 @@ pub struct Channel<E: Env> {
     slot: Arc<Mutex<Option<Link<E>>>>,
     connecting: Arc<tokio::sync::Mutex<()>>,
     observer: Option<Observer>,
+    sent: Tally,
 }
 
 impl<E: Env> Clone for Channel<E> {
@@ -71,6 +73,7 @@ impl<E: Env> Clone for Channel<E> {
             slot: Arc::clone(&self.slot),
             connecting: Arc::clone(&self.connecting),
             observer: self.observer.clone(),
+            sent: self.sent.clone(),
         }
     }
 }
@@ -137,6 +140,7 @@ impl<E: Env> Channel<E> {
             slot: Arc::default(),
             connecting: Arc::default(),
             observer: None,
+            sent: Tally::default(),
         }
     }
 
@@ -144,6 +148,12 @@ impl<E: Env> Channel<E> {
     #[must_use]
     pub fn observed(self, observer: Option<Observer>) -> Self {
         Self { observer, ..self }
+    }
+
+    /// The same channel, whose frames are counted in `sent`.
+    #[must_use]
+    pub fn counted(self, sent: Tally) -> Self {
+        Self { sent, ..self }
     }
 
     /// Calls the peer and waits for the answer, at most `limit` in all.
@@ -270,7 +280,8 @@ impl<E: Env> Channel<E> {
             waiting: Some(BTreeMap::new()),
             heard: rt::now::<E>(),
         }));
-        drop(rt::spawn::<E, _>(run(stream, hello, queue, Arc::clone(&calls), closed)));
+        let writing = Writing { hello, queue, sent: self.sent.clone() };
+        drop(rt::spawn::<E, _>(run(stream, writing, Arc::clone(&calls), closed)));
         let mut slot = lock(&self.slot);
         *slot = Some(Link { frames, calls, closer: Arc::new(closer) });
     }
@@ -279,14 +290,12 @@ impl<E: Env> Channel<E> {
 /// Runs a connection until it breaks or its last [`Link`] is dropped.
 async fn run<E: Env>(
     stream: E::Stream,
-    hello: Vec<u8>,
-    queue: mpsc::Receiver<Vec<u8>>,
+    writing: Writing,
     calls: Arc<Mutex<Calls<E>>>,
     closed: oneshot::Receiver<()>,
 ) {
     let (reader, writer) = tokio::io::split(stream);
-    E::Runtime::select4(closed, read(reader, &calls), write(writer, hello, queue), watch(&calls))
-        .await;
+    E::Runtime::select4(closed, read(reader, &calls), write(writer, writing), watch(&calls)).await;
     // Whoever still waits learns that no answer will come.
     drop(lock(&calls).waiting.take());
 }
@@ -299,16 +308,22 @@ async fn watch<E: Env>(calls: &Mutex<Calls<E>>) {
     }
 }
 
-async fn write<S: AsyncWrite + Unpin>(
-    mut stream: S,
+/// What a connection has to write.
+struct Writing {
     hello: Vec<u8>,
-    mut queue: mpsc::Receiver<Vec<u8>>,
-) {
+    queue: mpsc::Receiver<Vec<u8>>,
+    sent: Tally,
+}
+
+async fn write<S: AsyncWrite + Unpin>(mut stream: S, writing: Writing) {
+    let Writing { hello, mut queue, sent } = writing;
     let mut bytes = hello;
     while let Some(frame) = queue.recv().await {
+        sent.add(frame.len());
         bytes.extend_from_slice(&frame);
         while bytes.len() < WRITE_BYTES_MAX {
             let Ok(frame) = queue.try_recv() else { break };
+            sent.add(frame.len());
             bytes.extend_from_slice(&frame);
         }
         if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {

@@ -29,6 +29,7 @@ use crate::raft::config::{
 };
 use crate::raft::observe::Observer;
 use crate::raft::state_machine::NodeSnapshot;
+use crate::raft::tally::Tally;
 use crate::raft::types::{Ballot, NodeId, Peer, TypeConfig};
 
 /// How often a peer that installs a snapshot is asked something, to see whether the connection still is one.
@@ -46,6 +47,7 @@ pub struct Network<E: Env> {
     cluster: Uuid,
     snapshot_chunk_bytes: usize,
     observer: Option<Observer>,
+    sent: Tally,
     control: Arc<Mutex<BTreeMap<NodeId, (Peer, Channel<E>)>>>,
 }
 
@@ -54,6 +56,7 @@ impl<E: Env> Clone for Network<E> {
         Self {
             env: self.env.clone(),
             observer: self.observer.clone(),
+            sent: self.sent.clone(),
             control: Arc::clone(&self.control),
             ..*self
         }
@@ -70,7 +73,14 @@ impl<E: Env> Network<E> {
         snapshot_chunk_bytes: usize,
         observer: Option<Observer>,
     ) -> Self {
-        Self { env, id, cluster, snapshot_chunk_bytes, observer, control: Arc::default() }
+        let (sent, control) = (Tally::default(), Arc::default());
+        Self { env, id, cluster, snapshot_chunk_bytes, observer, sent, control }
+    }
+
+    /// The frames sent to peers, questions and answers.
+    #[must_use]
+    pub fn sent(&self) -> &Tally {
+        &self.sent
     }
 
     /// The channel for everything that is not bulk: votes, forwarded requests, read indices.
@@ -100,7 +110,8 @@ impl<E: Env> Network<E> {
             member: Some((node, peer.directory)),
             cluster: Some(self.cluster),
         };
-        Channel::new(self.env.clone(), target).observed(self.observer.clone())
+        let channel = Channel::new(self.env.clone(), target).counted(self.sent.clone());
+        channel.observed(self.observer.clone())
     }
 }
 

@@ -23,6 +23,7 @@ use crate::raft::candidacy::{Candidacy, memberships};
 use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_DEADLINE};
 use crate::raft::observe::{Observer, Step};
 use crate::raft::state_machine::NodeSnapshot;
+use crate::raft::tally::Tally;
 use crate::raft::types::{Ballot, NodeId, Raft, SnapshotMeta, Term, TypeConfig};
 
 /// Calls of one connection that are handled at once, appends aside.
@@ -53,6 +54,8 @@ pub struct Local<E: Env> {
     pub candidacy: Candidacy<E>,
     /// Who is shown its votes, if anyone.
     pub observer: Option<Observer>,
+    /// Counts its answers.
+    pub sent: Tally,
     /// Turns true when it stops: no connection outlives that.
     pub stop: watch::Receiver<bool>,
 }
@@ -64,6 +67,7 @@ impl<E: Env> Clone for Local<E> {
             candidacy: self.candidacy.clone(),
             heard: self.heard.clone(),
             stop: self.stop.clone(),
+            sent: self.sent.clone(),
             observer: self.observer.clone(),
             ..*self
         }
@@ -129,10 +133,10 @@ where
 {
     let (reader, writer) = tokio::io::split(stream);
     let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
-    let mut stop = local.stop.clone();
+    let (mut stop, sent) = (local.stop.clone(), local.sent.clone());
     let stopped = async move { drop(stop.wait_for(|stop| *stop).await.map(|_| ())) };
     let reading = read(BufReader::new(reader), local, handle, answers);
-    match E::Runtime::select3(stopped, reading, write(writer, outgoing)).await {
+    match E::Runtime::select3(stopped, reading, write(writer, outgoing, sent)).await {
         Select3::Second(Err(error)) | Select3::Third(Err(error)) => {
             tracing::debug!(%error, "a Raft connection broke");
         }
@@ -143,12 +147,16 @@ where
 async fn write<E: Env>(
     mut stream: impl AsyncWrite + Unpin + Send,
     mut outgoing: mpsc::Receiver<Return<E>>,
+    sent: Tally,
 ) -> io::Result<()> {
     let mut bytes = Vec::new();
     while let Some(answer) = outgoing.recv().await {
-        bytes.extend_from_slice(&frame::encode(&answer)?);
-        while let Ok(answer) = outgoing.try_recv() {
-            bytes.extend_from_slice(&frame::encode(&answer)?);
+        let mut next = Some(answer);
+        while let Some(answer) = next {
+            let frame = frame::encode(&answer)?;
+            sent.add(frame.len());
+            bytes.extend_from_slice(&frame);
+            next = outgoing.try_recv().ok();
         }
         stream.write_all(&bytes).await?;
         stream.flush().await?;

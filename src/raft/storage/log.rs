@@ -16,6 +16,7 @@ use crate::codec;
 use crate::env::Env;
 use crate::raft::config::APPEND_BYTES_MAX;
 use crate::raft::observe::{Observer, Step};
+use crate::raft::tally::Tally;
 use crate::raft::types::{Ballot, EntryId, LogEntry, TypeConfig};
 
 /// The log behind the purge point, and the vote.
@@ -65,6 +66,7 @@ impl Cached {
 /// openraft's log storage, and its reader. Clones share one log.
 pub struct LogStore<E: Env> {
     cached: Arc<Mutex<Cached>>,
+    appended: Tally,
     writer: Writer<E>,
     observer: Option<Observer>,
 }
@@ -73,6 +75,7 @@ impl<E: Env> Clone for LogStore<E> {
     fn clone(&self) -> Self {
         Self {
             cached: Arc::clone(&self.cached),
+            appended: self.appended.clone(),
             writer: self.writer.clone(),
             observer: self.observer.clone(),
         }
@@ -88,8 +91,18 @@ impl<E: Env> Debug for LogStore<E> {
 impl<E: Env> LogStore<E> {
     pub(super) fn new(replay: Replay, writer: Writer<E>, observer: Option<Observer>) -> Self {
         let Replay { head: Head { vote, committed, purged, next: _ }, entries } = replay;
+        let appended = Tally::default();
+        for (_, length) in &entries {
+            appended.add(*length);
+        }
         let cached = Cached { vote, committed, purged, entries };
-        Self { cached: Arc::new(Mutex::new(cached)), writer, observer }
+        Self { cached: Arc::new(Mutex::new(cached)), appended, writer, observer }
+    }
+
+    /// The entries that the log was given, those that were in it when it was opened included.
+    #[must_use]
+    pub fn appended(&self) -> &Tally {
+        &self.appended
     }
 
     /// The way to the disk, for a last flush at a clean stop.
@@ -186,6 +199,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
                 assert_eq!(index, expected, "openraft appends without holes, after truncating");
                 let bytes = Bytes::from(codec::encode_versioned(&entry));
                 let (id, length) = (entry.log_id, bytes.len());
+                self.appended.add(length);
                 cached.entries.push_back((entry, length));
                 encoded.push((id, bytes));
             }

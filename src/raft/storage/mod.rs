@@ -154,7 +154,7 @@ impl<E: Env> Store<E> {
                     return Err(OpenError::Corrupt("there is no log, and was one".to_owned()));
                 }
                 // From here on there is a log, even if an empty one, before the directory is anybody's.
-                (true, None) => journal.write(&[])?,
+                (true, None) => drop(journal.write(&[])?),
                 (false, _) => {}
             }
             Ok((database, identity, journal, replay))

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::journal::{Journal, Op};
 use crate::env::Env;
 use crate::raft::observe::{Observer, Step, Stored};
+use crate::raft::tally::Tally;
 use crate::raft::types::{Ballot, EntryId, TypeConfig};
 
 /// Writes in one record at most.
@@ -95,6 +96,7 @@ pub struct Writer<E: Env>(Arc<Shared<E>>);
 struct Shared<E: Env> {
     env: E,
     observer: Option<Observer>,
+    written: Tally,
     /// A place for each append that is not written yet.
     room: Arc<Semaphore>,
     state: Mutex<State<E>>,
@@ -130,7 +132,14 @@ impl<E: Env> Writer<E> {
     pub(super) fn new(env: E, journal: Journal<E::Disk>, observer: Option<Observer>) -> Self {
         let state = State { disk: Disk::Idle(journal), waiting: VecDeque::new(), committed: None };
         let room = Arc::new(Semaphore::new(APPENDS_MAX));
-        Self(Arc::new(Shared { env, observer, room, state: Mutex::new(state) }))
+        let written = Tally::default();
+        Self(Arc::new(Shared { env, observer, written, room, state: Mutex::new(state) }))
+    }
+
+    /// The records written, with a sync each.
+    #[must_use]
+    pub fn written_records(&self) -> &Tally {
+        &self.0.written
     }
 
     /// Queues encoded entries; `flushed` is called once they are durable. Waits for room.
@@ -213,9 +222,10 @@ impl<E: Env> Writer<E> {
         for change in changes {
             change.append_to(&mut ops);
         }
+        let tally = self.0.written.clone();
         let work = move || {
             if !ops.is_empty() {
-                journal.write(&ops)?;
+                tally.add(journal.write(&ops)?);
             }
             Ok(journal)
         };

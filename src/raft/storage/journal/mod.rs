@@ -121,10 +121,10 @@ impl<D: StorageBackend> Journal<D> {
         self.active.is_none()
     }
 
-    /// Writes `ops`. On return they are durable.
+    /// Writes `ops`, and says how many bytes that took. On return they are durable.
     ///
     /// After an error nothing more may be written: what is on the disk is not known.
-    pub(super) fn write(&mut self, ops: &[Op]) -> io::Result<()> {
+    pub(super) fn write(&mut self, ops: &[Op]) -> io::Result<usize> {
         let body = |ops: &[Op]| {
             record::encode(self.secret, self.number, |bytes| codec::encode_versioned_to(bytes, ops))
         };
@@ -144,7 +144,7 @@ impl<D: StorageBackend> Journal<D> {
             self.segments[active].note(op, &self.head);
             self.head.note(op);
         }
-        Ok(())
+        Ok(record.len())
     }
 
     /// A file that may be written over from its beginning.
