@@ -12,7 +12,7 @@ use std::time::Duration;
 use openraft::Instant as _;
 use redb::StorageBackend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use yakt::env::{Env, Listener, TokioEnv, rt};
+use yakt::env::{Env, Lane, Listener, TokioEnv, rt};
 use yakt_sim::{SimEnv, World, WorldConfig, simulate};
 
 /// Enough to fill the buffers of either implementation many times over.
@@ -38,7 +38,7 @@ async fn contract<E: Env>(env: E, place: Place<'_>) {
     a_file_has_one_opener_at_a_time(&env, &place);
     reading_past_the_end_is_an_error(&env, &place);
     blocking_work_runs_once_even_if_nobody_waits(&env).await;
-    what_comes_of_blocking_work_is_handed_on(&env).await;
+    a_lane_hands_on_what_comes_of_its_work(&env).await;
     random_numbers_vary::<E>();
 }
 
@@ -50,7 +50,7 @@ fn tokio_env_keeps_the_contract() {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let place = Place { host: "127.0.0.1", dir: &dir };
     runtime.block_on(contract(TokioEnv, place));
-    runtime.block_on(a_panic_of_blocking_work_is_handed_on());
+    runtime.block_on(a_lane_hands_on_a_panic_and_goes_on());
     std::fs::remove_dir_all(&dir).expect("remove the test's files");
 }
 
@@ -208,27 +208,33 @@ async fn blocking_work_runs_once_even_if_nobody_waits<E: Env>(env: &E) {
     assert_eq!(runs.load(Ordering::SeqCst), 3);
 }
 
-async fn what_comes_of_blocking_work_is_handed_on<E: Env>(env: &E) {
-    let (tell, told) = tokio::sync::oneshot::channel();
-    env.blocking_then(
-        || 7,
-        move |outcome| {
-            let _ = tell.send(outcome.ok());
-        },
-    );
-    let told = rt::timeout::<E, _>(LIMIT, told).await.expect("in time");
-    assert_eq!(told.expect("told"), Some(7));
+async fn a_lane_hands_on_what_comes_of_its_work<E: Env>(env: &E) {
+    let lane = env.lane("contract").expect("a lane");
+    for work in 0..3 {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        lane.run(
+            move || work,
+            move |outcome| {
+                let _ = tell.send(outcome.ok());
+            },
+        );
+        let told = rt::timeout::<E, _>(LIMIT, told).await.expect("in time");
+        assert_eq!(told.expect("told"), Some(work));
+    }
 }
 
 /// On real tokio only: in simulation a panic ends the run, as it should.
-async fn a_panic_of_blocking_work_is_handed_on() {
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let work = || -> u32 { panic!("on purpose") };
-    TokioEnv.blocking_then(work, move |outcome| {
-        let _ = tell.send(outcome.is_err());
-    });
-    let told = rt::timeout::<TokioEnv, _>(LIMIT, told).await.expect("in time");
-    assert!(told.expect("told"));
+async fn a_lane_hands_on_a_panic_and_goes_on() {
+    let lane = TokioEnv.lane("contract").expect("a lane");
+    for fails in [true, false] {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let work = move || assert!(!fails, "on purpose");
+        lane.run(work, move |outcome| {
+            let _ = tell.send(outcome.is_err());
+        });
+        let told = rt::timeout::<TokioEnv, _>(LIMIT, told).await.expect("in time");
+        assert_eq!(told.expect("told"), fails);
+    }
 }
 
 fn random_numbers_vary<E: Env>() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use madsim::time::TimeHandle;
 use openraft::AsyncRuntime;
-use yakt::env::Env;
+use yakt::env::{Env, TaskLane};
 
 use crate::clock::HostClock;
 use crate::disk::{DiskIncarnation, SimDisk, SimFile};
@@ -56,6 +56,7 @@ impl Env for SimEnv {
     type Listener = SimListener;
     type Stream = SimStream;
     type Disk = SimFile;
+    type Lane = TaskLane<Self>;
 
     async fn listen(&self, addr: &str) -> io::Result<SimListener> {
         self.interface.listen(addr)
@@ -106,5 +107,9 @@ impl Env for SimEnv {
             let output = task.await.map_err(io::Error::other)?;
             output.ok_or_else(|| io::Error::other("the power failed in the midst of it"))
         }
+    }
+
+    fn lane(&self, _: &str) -> io::Result<TaskLane<Self>> {
+        Ok(TaskLane(self.clone()))
     }
 }

@@ -13,7 +13,7 @@
 //! | network | [`Env::listen`], [`Env::connect`] give byte streams |
 //! | wall clock | [`Env::wall_clock`] |
 //! | disk | [`Env::open_disk`] gives the file under the storage engine |
-//! | slow synchronous work | [`Env::blocking`] |
+//! | slow synchronous work | [`Env::blocking`], and [`Env::lane`] for much of it |
 //!
 //! Nothing else in this crate calls tokio's runtime, `std::time`, `std::fs` or a random number
 //! generator; `clippy.toml` makes the compiler say so. (`yakt up` and `yakt status` are programs
@@ -67,7 +67,7 @@ pub trait Listener: Send + Sync + 'static {
 /// - what was written before a successful `sync_data` is read back after a crash;
 /// - a timer never fires early; the monotonic clock never goes back (the wall clock may);
 /// - `blocking` runs its closure exactly once, even when the caller stops waiting;
-/// - `blocking_then` hands on what came of it.
+/// - a lane hands on what came of its work.
 pub trait Env: Clone + Debug + Send + Sync + 'static {
     /// Tasks, timers, channels and randomness.
     type Runtime: AsyncRuntime;
@@ -77,6 +77,8 @@ pub trait Env: Clone + Debug + Send + Sync + 'static {
     type Stream: Stream;
     /// The storage engine's file.
     type Disk: redb::StorageBackend;
+    /// What [`lane`](Self::lane) gives.
+    type Lane: Lane;
 
     /// Binds `addr`, a `HOST:PORT`.
     fn listen(&self, addr: &str) -> impl Future<Output = io::Result<Self::Listener>> + Send;
@@ -105,16 +107,40 @@ pub trait Env: Clone + Debug + Send + Sync + 'static {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = io::Result<T>> + Send;
 
-    /// Runs `work` like [`blocking`](Self::blocking), and hands what came of it to `then`, which does not block, where
+    /// A new [`Lane`]. `name` is what tools that show threads call it.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no more threads.
+    fn lane(&self, name: &str) -> io::Result<Self::Lane>;
+}
+
+/// Where one thing's slow synchronous work is done, one piece after the other: a thread of its own, if the
+/// environment has threads. Work that comes after work finds its thread awake, or wakes it at the cost of one system call;
+/// a pool's costs several, which is much for whoever writes a few hundred bytes to a disk and waits for it.
+pub trait Lane: Send + Sync + 'static {
+    /// Runs `work`, which may block on the disk, and hands what came of it to `then`, which does not block, where
     /// it ended: nobody has to be woken in between. Neither runs if the process is shutting down.
-    fn blocking_then<T: Send + 'static>(
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+        then: impl FnOnce(io::Result<T>) + Send + 'static,
+    );
+}
+
+/// The lane of an environment that has no threads: tasks, which do not wait for each other.
+#[derive(Clone, Debug)]
+pub struct TaskLane<E>(pub E);
+
+impl<E: Env> Lane for TaskLane<E> {
+    fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
         then: impl FnOnce(io::Result<T>) + Send + 'static,
     ) {
-        let env = self.clone();
+        let env = self.0.clone();
         // The task goes on by itself.
-        drop(rt::spawn::<Self, _>(async move { then(env.blocking(work).await) }));
+        drop(rt::spawn::<E, _>(async move { then(env.blocking(work).await) }));
     }
 }
 

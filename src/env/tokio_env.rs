@@ -7,13 +7,15 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use openraft_rt_tokio::TokioRuntime;
 use redb::backends::FileBackend;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Env, Listener};
+use super::{Env, Lane, Listener};
 
 /// [`Env`] on real tokio. All methods must run inside a tokio runtime.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +56,7 @@ impl Env for TokioEnv {
     type Listener = TcpListener;
     type Stream = TcpStream;
     type Disk = FileBackend;
+    type Lane = ThreadLane;
 
     async fn listen(&self, addr: &str) -> io::Result<TcpListener> {
         TcpListener::bind(addr).await
@@ -96,15 +99,32 @@ impl Env for TokioEnv {
         async move { task.await.map_err(io::Error::other) }
     }
 
-    fn blocking_then<T: Send + 'static>(
+    fn lane(&self, name: &str) -> io::Result<ThreadLane> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let work = move || queue.into_iter().for_each(|job| job());
+        thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        Ok(ThreadLane(jobs))
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A [`Lane`] that is a thread. It ends with this, or after what it has to do then.
+#[derive(Debug)]
+pub struct ThreadLane(mpsc::Sender<Job>);
+
+impl Lane for ThreadLane {
+    fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
         then: impl FnOnce(io::Result<T>) + Send + 'static,
     ) {
-        drop(tokio::task::spawn_blocking(move || {
+        let job = move || {
             // As tokio takes it when somebody waits: what a panic left half-done, nobody sees.
             let outcome = catch_unwind(AssertUnwindSafe(work));
             then(outcome.map_err(|_| io::Error::other("the work panicked")));
-        }));
+        };
+        // The thread goes on as long as this does.
+        drop(self.0.send(Box::new(job)));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use openraft_rt_tokio::TokioRuntime;
 use tokio::io::DuplexStream;
-use yakt::env::{Env, Listener};
+use yakt::env::{Env, Listener, TaskLane};
 
 use super::disk::{Disk, Handle};
 
@@ -44,6 +44,7 @@ impl Env for DiskEnv {
     type Listener = Silence;
     type Stream = DuplexStream;
     type Disk = Handle;
+    type Lane = TaskLane<Self>;
 
     async fn listen(&self, _: &str) -> io::Result<Silence> {
         Ok(Silence)
@@ -68,5 +69,9 @@ impl Env for DiskEnv {
     ) -> impl Future<Output = io::Result<T>> + Send {
         let output = work();
         async move { Ok(output) }
+    }
+
+    fn lane(&self, _: &str) -> io::Result<TaskLane<Self>> {
+        Ok(TaskLane(self.clone()))
     }
 }

@@ -221,7 +221,8 @@ impl<E: Env> Store<E> {
             };
             Observer::show(observer.as_ref(), Step::Recovered(&recovered));
         }
-        let writer = Writer::new(self.env.clone(), self.journal, observer.clone());
+        let lane = self.env.lane("yakt-journal")?;
+        let writer = Writer::new(lane, self.journal, observer.clone());
         let snapshots = SnapshotStore::new(self.env, self.database, observer.clone());
         Ok((LogStore::new(self.replay, writer, observer), snapshots))
     }

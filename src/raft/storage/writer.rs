@@ -14,7 +14,7 @@ use openraft::storage::IOFlushed;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::journal::{Journal, Op};
-use crate::env::Env;
+use crate::env::{Env, Lane};
 use crate::raft::observe::{Observer, Step, Stored};
 use crate::raft::tally::Tally;
 use crate::raft::types::{Ballot, EntryId, TypeConfig};
@@ -94,7 +94,7 @@ impl From<Failure> for io::Error {
 pub struct Writer<E: Env>(Arc<Shared<E>>);
 
 struct Shared<E: Env> {
-    env: E,
+    lane: E::Lane,
     observer: Option<Observer>,
     written: Tally,
     /// A place for each append that is not written yet.
@@ -129,11 +129,15 @@ impl<E: Env> std::fmt::Debug for Writer<E> {
 }
 
 impl<E: Env> Writer<E> {
-    pub(super) fn new(env: E, journal: Journal<E::Disk>, observer: Option<Observer>) -> Self {
+    pub(super) fn new(
+        lane: E::Lane,
+        journal: Journal<E::Disk>,
+        observer: Option<Observer>,
+    ) -> Self {
         let state = State { disk: Disk::Idle(journal), waiting: VecDeque::new(), committed: None };
         let room = Arc::new(Semaphore::new(APPENDS_MAX));
         let written = Tally::default();
-        Self(Arc::new(Shared { env, observer, written, room, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { lane, observer, written, room, state: Mutex::new(state) }))
     }
 
     /// The records written, with a sync each.
@@ -230,7 +234,7 @@ impl<E: Env> Writer<E> {
             Ok(journal)
         };
         let writer = self.clone();
-        self.0.env.blocking_then(work, move |written| writer.written(written, &stored, dones));
+        self.0.lane.run(work, move |written| writer.written(written, &stored, dones));
     }
 
     fn written(
