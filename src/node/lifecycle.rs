@@ -221,10 +221,10 @@ impl<E: Env> Node<E> {
             Request::Propose { change, idempotency } => {
                 self.propose_here(change, idempotency, REQUEST_DEADLINE).await
             }
-            Request::ReadIndex => {
-                let read_index = self.read_index_here().await;
-                read_index.map_or(Response::NotLeader(None), Response::ReadIndex)
-            }
+            Request::ReadIndex => self
+                .read_index_for_peer()
+                .await
+                .map_or(Response::NotLeader(None), Response::ReadIndex),
             Request::ConfirmLeader(leadership) => self.confirm_leader(leadership).await,
             Request::Identify => match self.running() {
                 Some(running) => Response::Cluster(running.identity.cluster),

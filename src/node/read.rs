@@ -131,8 +131,15 @@ impl<E: Env> Node<E> {
         }
     }
 
+    /// Proves that this node leads, to a follower, which then waits until it has applied all up to there.
+    pub(super) async fn read_index_for_peer(&self) -> Option<ReadIndex> {
+        let read_index = self.read_index_here().await?;
+        self.running()?.network.announce_commit(read_index.index);
+        Some(read_index)
+    }
+
     /// Proves that this node leads: `None` if it could not.
-    pub(super) async fn read_index_here(&self) -> Option<ReadIndex> {
+    async fn read_index_here(&self) -> Option<ReadIndex> {
         let running = self.running()?;
         let index = self.prove_leadership(running, ROUND_LIMIT).await?;
         let now = clock::reading(&self.inner.env, &running.images.borrow());

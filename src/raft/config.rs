@@ -28,6 +28,10 @@ pub const APPEND_BYTES_MAX: usize = 1 << 20;
 /// Requests that replication keeps in flight to one follower.
 pub const PIPELINE_DEPTH_MAX: usize = 64;
 
+/// How much later than it could a follower may hear of a commit that nobody waits for there. A client that makes one write
+/// after the other makes the next within that, and its entry brings the news.
+pub const COMMIT_LINGER: Duration = Duration::from_millis(2);
+
 /// Entries applied since the last snapshot that make a node take the next one, if the state is not so large that it waits
 /// for more (see `state_machine`). At 400 bytes an entry these are the 20 MiB that KRaft lets pass by default (KIP-630).
 pub const SNAPSHOT_ENTRIES: u64 = 50_000;

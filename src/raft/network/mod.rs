@@ -13,6 +13,7 @@
 
 pub mod client;
 pub mod frame;
+mod linger;
 pub mod message;
 mod peer;
 mod pipeline;

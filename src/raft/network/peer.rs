@@ -22,10 +22,12 @@ use openraft::{AsyncRuntime, OptionalSend};
 use uuid::Uuid;
 
 use super::client::{CallError, Channel, Target};
+use super::linger::{Wanted, without_superfluous};
 use super::message::{Request, Response};
 use crate::env::{Env, rt};
 use crate::raft::config::{
-    APPEND_DEADLINE, PIPELINE_DEPTH_MAX, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE,
+    APPEND_DEADLINE, COMMIT_LINGER, PIPELINE_DEPTH_MAX, SNAPSHOT_CHUNK_DEADLINE,
+    SNAPSHOT_INSTALL_DEADLINE,
 };
 use crate::raft::observe::Observer;
 use crate::raft::state_machine::NodeSnapshot;
@@ -48,6 +50,7 @@ pub struct Network<E: Env> {
     snapshot_chunk_bytes: usize,
     observer: Option<Observer>,
     sent: Tally,
+    wanted: Wanted,
     control: Arc<Mutex<BTreeMap<NodeId, (Peer, Channel<E>)>>>,
 }
 
@@ -57,6 +60,7 @@ impl<E: Env> Clone for Network<E> {
             env: self.env.clone(),
             observer: self.observer.clone(),
             sent: self.sent.clone(),
+            wanted: self.wanted.clone(),
             control: Arc::clone(&self.control),
             ..*self
         }
@@ -73,14 +77,19 @@ impl<E: Env> Network<E> {
         snapshot_chunk_bytes: usize,
         observer: Option<Observer>,
     ) -> Self {
-        let (sent, control) = (Tally::default(), Arc::default());
-        Self { env, id, cluster, snapshot_chunk_bytes, observer, sent, control }
+        let (sent, wanted, control) = (Tally::default(), Wanted::default(), Arc::default());
+        Self { env, id, cluster, snapshot_chunk_bytes, observer, sent, wanted, control }
     }
 
     /// The frames sent to peers, questions and answers.
     #[must_use]
     pub fn sent(&self) -> &Tally {
         &self.sent
+    }
+
+    /// Tells followers at once, when this node leads, that all up to `index` is committed: somebody waits there.
+    pub fn announce_commit(&self, index: u64) {
+        self.wanted.raise(index);
     }
 
     /// The channel for everything that is not bulk: votes, forwarded requests, read indices.
@@ -285,7 +294,7 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
             connected
                 .map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))?;
             let peer = &*self;
-            let answers = input
+            let answers = without_superfluous::<E, _>(input, &self.network.wanted, COMMIT_LINGER)
                 // `begin` queues the request here and now, so requests leave in order although their
                 // answers are awaited side by side. It never reconnects: a request must not overtake
                 // one that was lost with the connection before it.
