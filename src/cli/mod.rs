@@ -16,6 +16,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 mod bench;
 mod client;
@@ -53,7 +54,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = match cli.command {
+        Command::Bench(_) => Builder::new_multi_thread(),
+        // A write goes through a dozen tasks, each of which has little to do and wakes the next. On one thread that
+        // costs nothing; between threads each is a system call and a switch, and those made most of what a write cost.
+        // What takes long has threads of its own (`Env::lane`, `Env::blocking`). See README, "Speed".
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
@@ -65,7 +73,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Transfer(args) => runtime.block_on(members::transfer(args)),
         Command::Bench(args) => runtime.block_on(bench::run(args)),
     };
-    // A disk write under way on a blocking thread is finished or not; either way the file survives it.
+    // A disk write under way on another thread is finished or not; either way the file survives it.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,

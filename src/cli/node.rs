@@ -138,8 +138,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         tracing::info!("stopping");
         stopping.stop();
     });
-    // On a thread of the runtime's own. This one belongs to nobody: to wake it takes a system call, every time.
-    tokio::spawn(async move { Box::pin(yakt::server::run(node, &http)).await }).await??;
+    Box::pin(yakt::server::run(node, &http)).await?;
     tracing::info!("stopped");
     Ok(())
 }
