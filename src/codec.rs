@@ -65,6 +65,34 @@ pub fn encode_versioned_to<T: Serialize + ?Sized>(bytes: Vec<u8>, value: &T) -> 
     }
 }
 
+/// Whether [`encode_versioned`] would write `expected` for `value`. Takes no memory, however long that is.
+///
+/// # Panics
+///
+/// As [`encode_versioned`].
+pub fn encodes_to<T: Serialize + ?Sized>(value: &T, expected: &[u8]) -> bool {
+    match postcard::to_extend(&(FORMAT_VERSION, value), Comparison { left: expected, same: true }) {
+        Ok(Comparison { left, same }) => same && left.is_empty(),
+        Err(error) => panic!("a type of ours does not serialise: {error}"),
+    }
+}
+
+/// Compares what is written to it.
+struct Comparison<'a> {
+    /// What should come yet.
+    left: &'a [u8],
+    same: bool,
+}
+
+impl Extend<u8> for Comparison<'_> {
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        for byte in bytes {
+            let next = self.left.split_off_first();
+            self.same &= next == Some(&byte);
+        }
+    }
+}
+
 /// Decodes what [`encode_versioned`] wrote, all of it: bytes left over are an error.
 ///
 /// # Errors

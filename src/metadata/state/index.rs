@@ -3,7 +3,7 @@
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
-use super::{PartitionKey, State};
+use super::{PartitionKey, State, packed};
 use crate::metadata::{
     BrokerId, PartitionId, PartitionRecord, ProducerId, Stamped, Timestamp, TopicName,
 };
@@ -33,9 +33,6 @@ pub(super) struct Index {
 
 impl Index {
     /// The index that belongs to what `state` holds.
-    ///
-    /// What goes into the two large sets is sorted first: to insert a million entries here and there takes several times as
-    /// long as to append them.
     pub(super) fn rebuild(state: &State) -> Self {
         let brokers = state.all_brokers().map(|b| (b.timestamp, Object::Broker(b.fields.uuid)));
         let topics = state.topics.values().map(|t| (t.timestamp, Object::Topic(t.fields.uuid)));
@@ -52,8 +49,8 @@ impl Index {
         Self {
             broker_ids: ids.collect(),
             topic_uuids: names.collect(),
-            in_sync: sorted(in_sync),
-            changes: sorted(brokers.chain(topics).chain(partitions).chain(producers)),
+            in_sync: packed::set(in_sync),
+            changes: packed::set(brokers.chain(topics).chain(partitions).chain(producers)),
         }
     }
 
@@ -88,12 +85,6 @@ impl Index {
         let previous = previous.map(|previous| previous.timestamp);
         self.changed(Object::Partition(key), previous, next.timestamp);
     }
-}
-
-fn sorted<T: Ord + Clone>(entries: impl Iterator<Item = T>) -> OrdSet<T> {
-    let mut entries: Vec<_> = entries.collect();
-    entries.sort_unstable();
-    entries.into_iter().collect()
 }
 
 /// The partitions that `set` holds under `broker`.

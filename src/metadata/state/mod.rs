@@ -23,6 +23,7 @@ mod brokers;
 mod index;
 mod invariants;
 mod outcomes;
+mod packed;
 mod partitions;
 mod producers;
 mod snapshot;

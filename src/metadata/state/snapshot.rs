@@ -14,9 +14,9 @@ use super::index::Index;
 use super::outcomes::{Outcomes, Remembered};
 use super::{
     BrokerEntry, PartitionEntry, PartitionKey, ProducerEntry, RegistrationChangeEntry, State,
-    TopicEntry,
+    TopicEntry, packed,
 };
-use crate::codec::{DecodeError, decode_versioned, encode_versioned};
+use crate::codec::{DecodeError, decode_versioned, encode_versioned, encodes_to};
 use crate::metadata::{BrokerId, Timestamp};
 
 /// What is written. Keys are not: every entry knows its own.
@@ -52,7 +52,16 @@ struct Read {
 impl State {
     /// The whole state: history, counters and remembered outcomes included.
     pub fn encode(&self) -> Vec<u8> {
-        encode_versioned(&Written {
+        encode_versioned(&self.written())
+    }
+
+    /// Whether [`encode`](Self::encode) would write `bytes`.
+    fn encodes_to(&self, bytes: &[u8]) -> bool {
+        encodes_to(&self.written(), bytes)
+    }
+
+    fn written(&self) -> Written<'_> {
+        Written {
             last_stamp: self.last_stamp,
             brokers: self.brokers.values().collect(),
             former_brokers: self.former_brokers.values().collect(),
@@ -63,7 +72,7 @@ impl State {
             producers: self.producers.values().collect(),
             producer_id_next: self.producer_id_next,
             outcomes: self.outcomes.iter().collect(),
-        })
+        }
     }
 
     /// The state that [`encode`](Self::encode) wrote.
@@ -77,7 +86,7 @@ impl State {
         state.check_records().map_err(DecodeError::corrupt)?;
         // Entries out of order or twice, and padded integers, decode to a state all the same. Two nodes
         // must not take different bytes for the same snapshot, and this one check sees all of it.
-        if state.encode() != bytes {
+        if !state.encodes_to(bytes) {
             return Err(DecodeError::corrupt("the state is not in its canonical form"));
         }
         Ok(state)
@@ -94,13 +103,13 @@ impl From<Read> for State {
     fn from(read: Read) -> Self {
         let mut state = Self {
             last_stamp: read.last_stamp,
-            brokers: keyed(read.brokers, |broker| broker.fields.broker_id),
-            former_brokers: keyed(read.former_brokers, |broker| broker.fields.uuid),
+            brokers: keyed(&read.brokers, |broker| broker.fields.broker_id),
+            former_brokers: keyed(&read.former_brokers, |broker| broker.fields.uuid),
             registration_changes: Vector::from(read.registration_changes),
-            topics: keyed(read.topics, |topic| topic.fields.uuid),
-            partitions: keyed(read.partitions, |p| (p.fields.topic, p.fields.partition_id)),
+            topics: keyed(&read.topics, |topic| topic.fields.uuid),
+            partitions: keyed(&read.partitions, |p| (p.fields.topic, p.fields.partition_id)),
             awaited: OrdSet::from(read.awaited),
-            producers: keyed(read.producers, |producer| producer.fields.producer_id),
+            producers: keyed(&read.producers, |producer| producer.fields.producer_id),
             producer_id_next: read.producer_id_next,
             outcomes: Outcomes::from_entries(read.outcomes),
             index: Index::default(),
@@ -110,8 +119,9 @@ impl From<Read> for State {
     }
 }
 
-fn keyed<K: Ord + Clone, T>(entries: Vec<Arc<T>>, key: impl Fn(&T) -> K) -> OrdMap<K, Arc<T>> {
-    entries.into_iter().map(|entry| (key(&entry), entry)).collect()
+/// The entries under their keys. They stand in the order of these, or the state will not be in its canonical form.
+fn keyed<K: Ord + Clone, T>(entries: &[Arc<T>], key: impl Fn(&T) -> K + Copy) -> OrdMap<K, Arc<T>> {
+    packed::map(entries.iter().map(|entry| (key(entry), Arc::clone(entry))))
 }
 
 #[cfg(test)]
