@@ -18,7 +18,8 @@ use openraft::{Membership as RaftMembership, RaftLogReader};
 use yakt::metadata::{Change, Command, CreateTopic, Timestamp, Uuid};
 use yakt::raft::storage::{FILE_NAME, Identity, LogStore, OpenError, SnapshotStore, Store};
 use yakt::raft::{
-    Ballot, EntryId, LogEntry, Membership, Payload, Peer, SharedCommand, SnapshotMeta, TypeConfig,
+    Ballot, EntryId, LogEntry, Membership, Payload, Peer, SharedCommand, SnapshotBytes,
+    SnapshotMeta, TypeConfig,
 };
 
 use self::disk::{Disk, Survivors};
@@ -79,7 +80,7 @@ struct Log {
 }
 
 /// What the database holds.
-type Saved = Option<(SnapshotMeta, Arc<[u8]>)>;
+type Saved = Option<(SnapshotMeta, SnapshotBytes)>;
 
 impl Log {
     fn last(&self) -> Option<EntryId> {
@@ -444,7 +445,7 @@ impl Run {
         snapshots: &SnapshotStore<DiskEnv>,
     ) -> std::io::Result<()> {
         self.fresh += 1;
-        let data: Arc<[u8]> = vec![self.fresh.to_le_bytes()[0] | 1; length].into();
+        let data: SnapshotBytes = vec![self.fresh.to_le_bytes()[0] | 1; length].into();
         let nodes = Nodes::from([(1, peer()), (2, peer())]);
         let membership = RaftMembership::new(vec![[1, 2].into()], nodes);
         let meta = SnapshotMeta {
@@ -453,7 +454,7 @@ impl Run {
         };
         // An older snapshot does not replace a newer one.
         if self.saved.latest().as_ref().is_none_or(|(present, _)| present.last_log_id < id) {
-            self.saved.states.push(Some((meta.clone(), Arc::clone(&data))));
+            self.saved.states.push(Some((meta.clone(), data.clone())));
         }
         runtime.block_on(snapshots.save(&meta, data))
     }

@@ -20,12 +20,14 @@ use super::config::SNAPSHOT_LOG_BYTES;
 use super::observe::{Observer, Step};
 use super::storage::SnapshotStore;
 use super::tally::Tally;
-use super::types::{EntryId, Membership, NodeId, Peer, Reply, SnapshotMeta, TypeConfig};
+use super::types::{
+    EntryId, Membership, NodeId, Peer, Reply, SnapshotBytes, SnapshotMeta, TypeConfig,
+};
 use crate::env::{Env, rt};
 use crate::metadata::{State, Timestamp};
 
 /// A snapshot as openraft hands it around.
-pub type NodeSnapshot = Snapshot<super::CommittedLeader, NodeId, Peer, Arc<[u8]>>;
+pub type NodeSnapshot = Snapshot<super::CommittedLeader, NodeId, Peer, SnapshotBytes>;
 
 /// The metadata as of one log position. Immutable.
 #[derive(Clone, Debug)]
@@ -133,7 +135,7 @@ impl<E: Env> StateMachine<E> {
 }
 
 impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
-    type SnapshotData = Arc<[u8]>;
+    type SnapshotData = SnapshotBytes;
     type SnapshotBuilder = SnapshotBuilder<E>;
 
     async fn applied_state(&mut self) -> io::Result<(Option<EntryId>, Membership)> {
@@ -184,9 +186,13 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         SnapshotBuilder { snapshots: self.snapshots.clone(), image: self.current.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Arc<[u8]>) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        data: SnapshotBytes,
+    ) -> io::Result<()> {
         self.observe(Step::Installing(meta.last_log_id));
-        let bytes = Arc::clone(&data);
+        let bytes = data.clone();
         let decoded = self.snapshots.env().blocking(move || State::decode(&bytes)).await?;
         let state = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         self.snapshots.save(meta, data).await?;
@@ -213,7 +219,7 @@ pub struct SnapshotBuilder<E: Env> {
 }
 
 impl<E: Env> RaftSnapshotBuilder<TypeConfig<E>> for SnapshotBuilder<E> {
-    type SnapshotData = Arc<[u8]>;
+    type SnapshotData = SnapshotBytes;
 
     async fn build_snapshot(&mut self) -> io::Result<NodeSnapshot> {
         let meta = SnapshotMeta {
@@ -222,8 +228,8 @@ impl<E: Env> RaftSnapshotBuilder<TypeConfig<E>> for SnapshotBuilder<E> {
         };
         let state = self.image.state.clone();
         let encoded = self.snapshots.env().blocking(move || state.encode()).await?;
-        let snapshot: Arc<[u8]> = encoded.into();
-        self.snapshots.save(&meta, Arc::clone(&snapshot)).await?;
+        let snapshot = SnapshotBytes::from(encoded);
+        self.snapshots.save(&meta, snapshot.clone()).await?;
         Ok(NodeSnapshot { meta, snapshot })
     }
 }

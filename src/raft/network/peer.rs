@@ -32,7 +32,7 @@ use crate::raft::config::{
 use crate::raft::observe::Observer;
 use crate::raft::state_machine::NodeSnapshot;
 use crate::raft::tally::Tally;
-use crate::raft::types::{Ballot, NodeId, Peer, TypeConfig};
+use crate::raft::types::{Ballot, NodeId, Peer, SnapshotBytes, TypeConfig};
 
 /// How often a peer that installs a snapshot is asked something, to see whether the connection still is one.
 const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -255,7 +255,7 @@ fn unexpected<E: Env>(response: &Response<E>) -> Rpc<E> {
 }
 
 impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
-    type SnapshotData = Arc<[u8]>;
+    type SnapshotData = SnapshotBytes;
 
     async fn append_entries(
         &mut self,

@@ -13,7 +13,7 @@ use super::{
 use crate::codec;
 use crate::env::Env;
 use crate::raft::observe::{Observer, Step, Stored};
-use crate::raft::types::SnapshotMeta;
+use crate::raft::types::{SnapshotBytes, SnapshotMeta};
 
 /// What is written about a snapshot.
 #[derive(Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl<E: Env> SnapshotStore<E> {
     /// # Errors
     ///
     /// When the disk fails. The storage engine refuses everything from then on.
-    pub async fn save(&self, meta: &SnapshotMeta, data: Arc<[u8]>) -> io::Result<()> {
+    pub async fn save(&self, meta: &SnapshotMeta, data: SnapshotBytes) -> io::Result<()> {
         let (database, described) = (Arc::clone(&self.database), meta.clone());
         let observer = self.observer.clone();
         let save = move || {
@@ -71,7 +71,7 @@ impl<E: Env> SnapshotStore<E> {
     /// # Errors
     ///
     /// When the disk fails or holds something that was not written.
-    pub async fn load(&self) -> io::Result<Option<(SnapshotMeta, Arc<[u8]>)>> {
+    pub async fn load(&self) -> io::Result<Option<(SnapshotMeta, SnapshotBytes)>> {
         let database = Arc::clone(&self.database);
         let loaded = self.env.blocking(move || guarded(|| load_snapshot(&database)).flatten());
         loaded.await?.map_err(io::Error::other)
@@ -111,7 +111,7 @@ pub(super) fn save_snapshot(
 
 pub(super) fn load_snapshot(
     database: &Database,
-) -> Result<Option<(SnapshotMeta, Arc<[u8]>)>, OpenError> {
+) -> Result<Option<(SnapshotMeta, SnapshotBytes)>, OpenError> {
     let reading = database.begin_read().map_err(unusable)?;
     let meta = reading.open_table(META).map_err(unusable)?;
     let Some(Described { meta, checksum }) = get(&meta, KEY_SNAPSHOT)? else {
