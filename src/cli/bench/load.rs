@@ -1,7 +1,7 @@
 //! Workers, one for each connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
@@ -64,7 +64,7 @@ impl Load {
 
     /// Numbers of the topics that were acknowledged.
     pub(super) fn created(&self) -> Vec<u64> {
-        self.created.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_created().clone()
     }
 
     pub(super) fn connection(&self, number: u32) -> Connection {
@@ -94,7 +94,7 @@ impl Load {
         begun: Instant,
     ) -> Result<Tally, Failure> {
         let mut connection = self.connection(number);
-        let (mut tally, mut created) = (Tally::default(), Vec::new());
+        let mut tally = Tally::default();
         let mut offset = self.offset.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Workers begin at different places of the mix.
         for nth in u64::from(number).. {
@@ -106,15 +106,20 @@ impl Load {
                 break;
             }
             let kind = mix.nth(nth);
+            let mut creating = None;
             let (method, path, body) = match kind {
                 Kind::Write => {
                     let topic = self.next.fetch_add(1, Ordering::Relaxed);
-                    created.push(topic);
+                    creating = Some(topic);
                     let body = format!("{{\"name\":\"{}\"}}", self.name(topic));
                     (Method::POST, "/create_topic".to_owned(), body)
                 }
                 Kind::Read => {
-                    let topic = self.any_topic(nth);
+                    let Some(topic) = self.any_topic(nth) else {
+                        // The first write is still under way.
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                        continue;
+                    };
                     let path = format!(
                         "/get_topic_by_name/{}?consistency={}",
                         self.name(topic),
@@ -136,14 +141,14 @@ impl Load {
                 Ok((status, body)) if status == expected => {
                     tally.answered(kind, took);
                     self.answered.fetch_add(1, Ordering::Relaxed);
+                    if let Some(topic) = creating {
+                        self.lock_created().push(topic);
+                    }
                     if kind == Kind::Mgmt {
                         offset = next_offset(&body).unwrap_or(offset);
                     }
                 }
                 other => {
-                    if kind == Kind::Write {
-                        created.pop();
-                    }
                     self.errors.fetch_add(1, Ordering::Relaxed);
                     match other {
                         Ok((status, _)) => tally.failed(status.as_str()),
@@ -152,25 +157,21 @@ impl Load {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }
-            if created.len() >= 64 {
-                self.note(&mut created);
-            }
         }
-        self.note(&mut created);
         Ok(tally)
     }
 
-    fn note(&self, created: &mut Vec<u64>) {
-        self.created.lock().unwrap_or_else(PoisonError::into_inner).append(created);
+    fn lock_created(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Some topic that is there, if any is.
-    fn any_topic(&self, nth: u64) -> u64 {
-        let created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+    fn any_topic(&self, nth: u64) -> Option<u64> {
+        let created = self.lock_created();
         // A multiplicative hash: spread over all of them, and the same in every run.
         let place = nth.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
         let count = u64::try_from(created.len()).unwrap_or(0).max(1);
-        created.get(usize::try_from(place % count).unwrap_or(0)).copied().unwrap_or(0)
+        created.get(usize::try_from(place % count).unwrap_or(0)).copied()
     }
 }
 

@@ -76,6 +76,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    if args.mix.has(Kind::Read) && !args.mix.has(Kind::Write) && args.preload == 0 {
+        return Err("there is nothing to read: have writes in --mix, or give --preload".into());
+    }
     let load = Arc::new(Load::new(&args.addrs, args.read_consistency.name()));
     if args.preload > 0 {
         let before = play(&load, &args, Mix::WRITES, Stop::After(args.preload)).await?;
