@@ -14,7 +14,7 @@ use serde_json::Value;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of an answer's body at most.
-const BODY_BYTES_MAX: usize = 64 << 20;
+const BODY_BYTES_MAX: usize = 1 << 30;
 
 /// A request, good or bad.
 #[derive(Clone, Debug)]

@@ -114,6 +114,12 @@ impl Node {
         self.process.is_some()
     }
 
+    /// Its process, if it runs.
+    #[allow(dead_code, reason = "examples/scale.rs looks at processes")]
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// The status that it answers `path` with; 0 for no answer.
     pub(crate) fn status(&self, path: &str) -> u16 {
         Request::get(path).send(self.http).map_or(0, |response| response.status)
