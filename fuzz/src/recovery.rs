@@ -34,6 +34,9 @@ pub const STEP_BYTES: usize = 8;
 /// Bytes of a file of the log: few, so that there are several.
 const LOG_FILE_BYTES: u64 = 4 << 10;
 
+/// Bytes of a snapshot in one row: few, so that most have several.
+const SNAPSHOT_ROW_BYTES: usize = 256;
+
 /// Longer histories find nothing that shorter ones do not, but slowly.
 const STEPS_MAX: usize = 64;
 
@@ -314,7 +317,7 @@ impl Run {
             }
         }
         self.claimed = true;
-        let (mut log, snapshots) = store.into_parts(None).await?;
+        let (mut log, snapshots) = store.into_parts(None, SNAPSHOT_ROW_BYTES).await?;
         let found = Log {
             vote: log.read_vote().await?,
             purged: log.get_log_state().await?.last_purged_log_id,

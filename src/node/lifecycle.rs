@@ -13,7 +13,7 @@ use super::propose::leader;
 use super::{Node, REQUEST_DEADLINE, Running};
 use crate::env::{Env, rt};
 use crate::raft::candidacy::Candidacy;
-use crate::raft::config::raft_config;
+use crate::raft::config::{SNAPSHOT_ROW_CHUNKS, raft_config};
 use crate::raft::network::message::{Request, Response};
 use crate::raft::network::{Network, server};
 use crate::raft::state_machine::StateMachine;
@@ -159,7 +159,8 @@ impl<E: Env> Node<E> {
         let listener = listener
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
-        let (log, snapshots) = store.into_parts(options.observer.clone()).await?;
+        let row_bytes = SNAPSHOT_ROW_CHUNKS * options.raft.snapshot_chunk_bytes;
+        let (log, snapshots) = store.into_parts(options.observer.clone(), row_bytes).await?;
         let (state_machine, images, snapshot_due) = StateMachine::new(
             snapshots,
             options.raft.snapshot_entries,

@@ -49,6 +49,10 @@ pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
 /// Bytes of a snapshot in one frame.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
+/// So many chunks of a snapshot are written to the disk, and synced, at a time. The log is synced to the same disk, and
+/// waits no longer than one of these takes; redb wants values far below the 3 GiB that it takes at most.
+pub const SNAPSHOT_ROW_CHUNKS: usize = 4;
+
 /// Bytes of a snapshot at most. A receiver refuses to buffer more.
 pub const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;
 

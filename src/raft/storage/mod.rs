@@ -62,9 +62,6 @@ const KEY_IDENTITY: &str = "identity";
 const KEY_SECRET: &str = "secret";
 const KEY_SNAPSHOT: &str = "snapshot";
 
-/// Bytes of a snapshot in one row: redb wants values far below its page-order limit.
-const SNAPSHOT_ROW_BYTES: usize = 1 << 20;
-
 /// Bytes that [`rewrite`] reads and writes at a time.
 const REWRITE_BYTES: usize = 1 << 20;
 
@@ -198,7 +195,7 @@ impl<E: Env> Store<E> {
         Ok(())
     }
 
-    /// Starts the writer and loads the log.
+    /// Starts the writer and loads the log. Snapshots will be written in rows of `snapshot_row_bytes`.
     ///
     /// # Errors
     ///
@@ -206,6 +203,7 @@ impl<E: Env> Store<E> {
     pub async fn into_parts(
         self,
         observer: Option<Observer>,
+        snapshot_row_bytes: usize,
     ) -> Result<(LogStore<E>, SnapshotStore<E>), OpenError> {
         let database = Arc::clone(&self.database);
         let snapshot = self.env.blocking(move || guarded(|| load(&database)).flatten()).await??;
@@ -223,7 +221,8 @@ impl<E: Env> Store<E> {
         }
         let lane = self.env.lane("yakt-journal")?;
         let writer = Writer::new(lane, self.journal, observer.clone());
-        let snapshots = SnapshotStore::new(self.env, self.database, observer.clone());
+        let snapshots =
+            SnapshotStore::new(self.env, self.database, observer.clone(), snapshot_row_bytes);
         Ok((LogStore::new(self.replay, writer, observer), snapshots))
     }
 }

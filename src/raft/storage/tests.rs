@@ -1,9 +1,10 @@
 //! Damage of any kind is never taken for what was written.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use openraft::vote::RaftLeaderId;
-use redb::StorageBackend;
+use redb::{ReadableTableMetadata, StorageBackend};
 
 use super::snapshot::{load_snapshot, save_snapshot};
 use super::*;
@@ -54,8 +55,11 @@ impl StorageBackend for File {
 const IDENTITY: Identity =
     Identity { cluster: Uuid::from_u128(1), node: 1, directory: Uuid::from_u128(2), founder: true };
 
+/// Bytes of a row.
+const ROW_BYTES: usize = 1 << 20;
+
 /// More than one row.
-const SNAPSHOT_BYTES: usize = SNAPSHOT_ROW_BYTES + 1_000;
+const SNAPSHOT_BYTES: usize = ROW_BYTES + 1_000;
 
 fn id(index: u64) -> EntryId {
     EntryId::new_term_index(1, index)
@@ -76,7 +80,7 @@ fn written(snapshot_bytes: usize) -> (File, File) {
     transaction.commit().expect("commit");
     mark_claimed(&claimed).expect("mark");
     let meta = SnapshotMeta { last_log_id: Some(id(4)), last_membership: Membership::default() };
-    save_snapshot(&database, meta, &vec![b's'; snapshot_bytes]).expect("save");
+    save_snapshot(&database, meta, &vec![b's'; snapshot_bytes], ROW_BYTES).expect("save");
     drop(database);
     (file, claimed)
 }
@@ -174,6 +178,78 @@ fn a_snapshot_that_rotted_is_not_handed_out() {
         load_snapshot(&database).expect("sound").expect("saved");
         replace(&database, SNAPSHOT, 1, bad.as_deref());
         assert_corrupt(&load_snapshot(&database), "a snapshot");
+    }
+}
+
+/// A file whose syncs fail once so many were done.
+#[derive(Debug)]
+struct Failing {
+    file: File,
+    syncs_left: Arc<AtomicUsize>,
+}
+
+impl StorageBackend for Failing {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let left = self.syncs_left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| io::Error::other("on purpose"))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+}
+
+/// A snapshot is saved row by row. Until the last one is there the one before is the snapshot, and what was left behind
+/// is in nobody's way.
+#[test]
+fn a_save_that_is_cut_short_leaves_a_whole_snapshot() {
+    const ROW: usize = 1_000;
+    let save = |database: &Database, index: u64, byte: u8, bytes: usize| {
+        let last_membership = Membership::default();
+        let meta = SnapshotMeta { last_log_id: Some(id(index)), last_membership };
+        save_snapshot(database, meta, &vec![byte; bytes], ROW)
+    };
+    let loaded = |database: &Database| {
+        let (meta, data) = load_snapshot(database).expect("sound").expect("saved");
+        assert!(data.iter().all(|byte| *byte == data[0]), "a mixture");
+        (meta.last_log_id.expect("an entry").index, data[0], data.len())
+    };
+    for syncs in 0.. {
+        let (file, claimed) = written(5 * ROW);
+        let syncs_left = Arc::new(AtomicUsize::new(usize::MAX));
+        let failing = Failing { file: file.clone(), syncs_left: Arc::clone(&syncs_left) };
+        let (database, ..) = open_database(failing, &claimed, 42).expect("sound");
+        syncs_left.store(syncs, SeqCst);
+        let saved = save(&database, 5, b't', 4 * ROW);
+        drop(database);
+        let database = open(&file, &claimed).expect("sound");
+        let (before, after) = ((4, b's', 5 * ROW), (5, b't', 4 * ROW));
+        match saved {
+            Ok(_) => {
+                assert_eq!(loaded(&database), after);
+                assert!(syncs >= 4, "rows were saved in {syncs} syncs");
+                return;
+            }
+            // The last commit may be there although its sync failed.
+            Err(_) => assert!([before, after].contains(&loaded(&database))),
+        }
+        assert!(save(&database, 6, b'u', 3 * ROW).expect("saved"));
+        assert_eq!(loaded(&database), (6, b'u', 3 * ROW));
+        let reading = database.begin_read().expect("begin");
+        let rows = reading.open_table(SNAPSHOT).expect("table").len().expect("a length");
+        assert_eq!(rows, 3, "something was left behind");
     }
 }
 
