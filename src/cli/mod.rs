@@ -49,19 +49,23 @@ enum Command {
     Bench(bench::Args),
 }
 
+/// How nice threads are that read and write snapshots: a tenth of a processor remains for one when all others are busy.
+#[cfg(target_os = "linux")]
+const SNAPSHOT_NICENESS: i32 = 10;
+
 /// What went wrong, for a person.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut builder = match cli.command {
-        Command::Bench(_) => Builder::new_multi_thread(),
+    let runtime = match cli.command {
+        Command::Bench(_) => Builder::new_multi_thread().enable_all().build(),
         // A write goes through a dozen tasks, each of which has little to do and wakes the next. On one thread that
         // costs nothing; between threads each is a system call and a switch, and those made most of what a write cost.
         // What takes long has threads of its own (`Env::lane`, `Env::blocking`). See README, "Speed".
-        _ => Builder::new_current_thread(),
+        _ => Builder::new_current_thread().enable_all().on_thread_start(give_way).build(),
     };
-    let runtime = match builder.enable_all().build() {
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
@@ -78,6 +82,16 @@ pub(crate) fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
+    }
+}
+
+/// Lets other threads go first. The threads that a node's runtime starts read and write snapshots: whatever else a node does is
+/// waited for.
+fn give_way() {
+    // Elsewhere it is a matter of the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(SNAPSHOT_NICENESS) {
+        tracing::debug!(%error, "snapshots compete with everything else");
     }
 }
 
