@@ -97,6 +97,7 @@ fn main() -> ExitCode {
     fill_partitions(load.addr, &topics, args.partitions);
     println!("{} partitions: {} MiB a node", args.partitions, mebibytes(&cluster));
 
+    wait_until_quiet(&cluster);
     let large = load.alone();
     let ratio = float(large.len()) / float(small.len());
     println!("writes then: {}, {ratio:.2} of the rate before", Rate(&large, args.seconds));
@@ -253,6 +254,7 @@ fn snapshots(cluster: &Cluster, load: &Load<'_>, quiet: &Histogram<u64>) {
         let (took, cpu) = (begun.elapsed(), processor_time(pid).saturating_sub(cpu));
         println!("snapshot: {:.2} s of CPU, {:.2} s in all", cpu.as_secs_f64(), took.as_secs_f64());
     }
+    wait_until_quiet(cluster);
     let (latencies, took) = load.during(|| {
         let begun = Instant::now();
         for _ in 0..REPEATS {
@@ -268,14 +270,37 @@ fn snapshots(cluster: &Cluster, load: &Load<'_>, quiet: &Histogram<u64>) {
     println!("writes while all nodes take snapshots: {rate}, {}", Times(&latencies, quiet));
 }
 
-fn take_snapshot(addr: SocketAddr) {
-    wait_for("a snapshot is taken", || {
-        (Request::new("POST", "/cluster/snapshot").ask(addr).status == 204).then_some(())
+/// Waits until no node has anything to do.
+fn wait_until_quiet(cluster: &Cluster) {
+    let pids: Vec<_> = cluster.up().filter_map(cluster::Node::pid).collect();
+    let used = || pids.iter().map(|pid| processor_time(*pid)).sum::<Duration>();
+    wait_for("all nodes are idle", || {
+        let before = used();
+        thread::sleep(Duration::from_secs(1));
+        (used().saturating_sub(before) < Duration::from_millis(400)).then_some(())
     });
+}
+
+/// Has a node take a snapshot of all that it has applied, however long that takes.
+fn take_snapshot(addr: SocketAddr) {
+    let goal = metric(addr, "yakt_raft_applied_index");
+    // The answer does not wait for as long as it may take.
+    let _ = Request::new("POST", "/cluster/snapshot").ask(addr);
+    wait_for("a snapshot is taken", || {
+        (metric(addr, "yakt_raft_snapshot_index") >= goal).then_some(())
+    });
+}
+
+/// A number of `/metrics`.
+fn metric(addr: SocketAddr, name: &str) -> u64 {
+    let text = Request::get("/metrics").ask(addr).text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).expect("a metric")
 }
 
 /// A node joins that has nothing.
 fn new_node(cluster: &mut Cluster, load: &Load<'_>, quiet: &Histogram<u64>) {
+    wait_until_quiet(cluster);
     let (latencies, took) = load.during(|| {
         let begun = Instant::now();
         cluster.restart(6);
@@ -299,6 +324,7 @@ fn restarts(cluster: &mut Cluster) {
             } else {
                 cluster.kill(follower);
             }
+            wait_until_quiet(cluster);
             let begun = Instant::now();
             cluster.restart(follower);
             cluster.wait_until_ready(follower);
