@@ -15,27 +15,19 @@
 
 #![expect(clippy::disallowed_methods, reason = "it watches real processes from outside")]
 
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/processes/client.rs"]
-mod client;
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/processes/cluster.rs"]
-mod cluster;
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/processes/scratch.rs"]
-mod scratch;
+mod processes;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use client::{Connection, Request};
-use cluster::Cluster;
+use processes::Place;
+use processes::client::{Connection, Request};
+use processes::cluster::Cluster;
 use serde_json::json;
 
 /// How long one attempt to write may take.
@@ -59,12 +51,8 @@ struct Args {
     /// Nodes in the cluster
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(3..=6))]
     nodes: u64,
-    /// The yakt binary [default: the one that was built beside this program]
-    #[arg(long, value_name = "PATH")]
-    yakt: Option<PathBuf>,
-    /// Where the nodes' data is while this runs [default: the system's directory for such things]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// What a writer saw: the names that were acknowledged, and when.
@@ -72,13 +60,13 @@ type Successes = Vec<(Instant, String)>;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let Some(yakt) = args.yakt.clone().or_else(sibling) else {
-        eprintln!(
-            "there is no yakt binary beside this program: run `cargo build --release`, or give --yakt PATH"
-        );
-        return ExitCode::from(2);
+    let (yakt, scratch) = match args.place.find() {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
     };
-    let scratch = args.data.clone().unwrap_or_else(std::env::temp_dir);
     let mut cluster = Cluster::start(&yakt, &scratch, args.nodes);
     println!(
         "{} nodes of {} in {}",
@@ -110,12 +98,6 @@ fn main() -> ExitCode {
     report(&mut outages);
     let recovered = outages.len() == usize::try_from(args.kills).unwrap_or(0);
     if verify(&cluster, &acknowledged) && recovered { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// `target/PROFILE/yakt`, as seen from `target/PROFILE/examples/failover`.
-fn sibling() -> Option<PathBuf> {
-    let profile = std::env::current_exe().ok()?.parent()?.parent()?.join("yakt");
-    profile.is_file().then_some(profile)
 }
 
 /// Kills `leader` while writers write at all the others; when that was, and what succeeded.

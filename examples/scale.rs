@@ -11,27 +11,19 @@
 
 #![expect(clippy::disallowed_methods, reason = "it watches real processes from outside")]
 
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/processes/client.rs"]
-mod client;
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/processes/cluster.rs"]
-mod cluster;
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/processes/scratch.rs"]
-mod scratch;
+mod processes;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use client::{Connection, Request, Response};
-use cluster::{Cluster, wait_for};
 use hdrhistogram::Histogram;
+use processes::Place;
+use processes::client::{Connection, Request, Response};
+use processes::cluster::{self, Cluster, wait_for};
 use serde_json::{Value, json};
 
 /// Brokers, and topics that the partitions are spread over.
@@ -62,23 +54,19 @@ struct Args {
     /// How long each measurement of writes takes, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// The yakt binary [default: the one that was built beside this program]
-    #[arg(long, value_name = "PATH")]
-    yakt: Option<PathBuf>,
-    /// Where the nodes' data is while this runs [default: the system's directory for such things]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let Some(yakt) = args.yakt.clone().or_else(sibling) else {
-        eprintln!(
-            "there is no yakt binary beside this program: run `cargo build --release`, or give --yakt PATH"
-        );
-        return ExitCode::from(2);
+    let (yakt, scratch) = match args.place.find() {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
     };
-    let scratch = args.data.clone().unwrap_or_else(std::env::temp_dir);
     // The sixth joins later.
     let mut cluster = Cluster::plan(&yakt, &scratch, 6);
     (1..=5).for_each(|id| cluster.restart(id));
@@ -108,12 +96,6 @@ fn main() -> ExitCode {
     complete_answers(&cluster);
     println!("at the end: {} MiB a node", mebibytes(&cluster));
     ExitCode::SUCCESS
-}
-
-/// `target/PROFILE/yakt`, as seen from `target/PROFILE/examples/scale`.
-fn sibling() -> Option<PathBuf> {
-    let profile = std::env::current_exe().ok()?.parent()?.parent()?.join("yakt");
-    profile.is_file().then_some(profile)
 }
 
 /// Clients that write.
