@@ -1,9 +1,9 @@
 //! Brokers.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -11,6 +11,7 @@ use super::body::Body;
 use super::extract::{BrokerPath, Freshness};
 use super::mgmt::List;
 use super::problem::Problem;
+use super::turns::Turns;
 use super::write::{commit, idempotency_key};
 use crate::env::{Env, rt};
 use crate::metadata::{
@@ -92,10 +93,12 @@ pub(super) async fn unregister<E: Env>(
 
 pub(super) async fn active<E: Env>(
     State(node): State<Node<E>>,
+    Extension(turns): Extension<Turns>,
     Freshness(consistency): Freshness,
 ) -> Result<Response, Problem> {
     let image = node.read_with_time(consistency, REQUEST_DEADLINE).await?;
-    List::of(image.state.last_stamp(), image.state.active_brokers()).respond()
+    let list = || List::of(image.state.last_stamp(), image.state.active_brokers()).respond();
+    turns.take(list).await
 }
 
 pub(super) async fn by_id<E: Env>(

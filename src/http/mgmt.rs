@@ -5,6 +5,9 @@
 //! since, as long as that is known. The answer's own `offset` is the cluster time it was decided at, so
 //! `offset − previous_offset` *is* the age, and every change after the answer has a later stamp.
 
+use std::sync::Arc;
+
+use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +19,7 @@ use tower_http::compression::predicate::SizeAbove;
 use self::pages::Pages;
 use super::extract::{Freshness, OffsetPath, bad_query};
 use super::problem::Problem;
+use super::turns::Turns;
 use crate::env::Env;
 use crate::metadata::{
     Audience, Changes, Fields, SnapshotKind, Stamped, State as Metadata, Timestamp, snapshot_kind,
@@ -23,6 +27,9 @@ use crate::metadata::{
 use crate::node::{Consistency, Node, REQUEST_DEADLINE};
 
 mod pages;
+
+/// Changes that a diff may have to be rendered in one turn.
+const TURN_CHANGES_MAX: usize = 1_000;
 
 /// Bytes of an answer that is not worth compressing.
 const COMPRESSED_BYTES_MIN: u64 = 1_024;
@@ -41,24 +48,27 @@ struct ModeQuery {
 
 pub(super) async fn brokers<E: Env>(
     State(node): State<Node<E>>,
+    Extension(turns): Extension<Turns>,
     OffsetPath(previous): OffsetPath,
     Freshness(consistency): Freshness,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    poll(&node, previous, consistency, &uri, Audience::Broker).await
+    poll(&node, turns, previous, consistency, &uri, Audience::Broker).await
 }
 
 pub(super) async fn clients<E: Env>(
     State(node): State<Node<E>>,
+    Extension(turns): Extension<Turns>,
     OffsetPath(previous): OffsetPath,
     Freshness(consistency): Freshness,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    poll(&node, previous, consistency, &uri, Audience::Client).await
+    poll(&node, turns, previous, consistency, &uri, Audience::Client).await
 }
 
 async fn poll<E: Env>(
     node: &Node<E>,
+    turns: Turns,
     previous: Timestamp,
     consistency: Consistency,
     uri: &Uri,
@@ -80,28 +90,48 @@ async fn poll<E: Env>(
     let image = node.read_with_time(consistency, REQUEST_DEADLINE).await?;
     let state = &image.state;
     let offset = state.last_stamp();
-    if diff {
-        return match state.changes_since(previous, audience) {
-            Some(changes) => respond(&Diff::new(offset, &changes)),
-            None => respond_with(state, SnapshotKind::Complete, audience),
-        };
+    let kind = if diff { SnapshotKind::Complete } else { snapshot_kind(offset, previous) };
+    if diff && state.changed_since(previous) <= TURN_CHANGES_MAX {
+        if let Some(answer) = turns.take(|| diff_of(state, offset, previous, audience)).await {
+            return answer;
+        }
+    } else if diff {
+        // Longer than a turn: elsewhere.
+        let image = Arc::clone(&image);
+        let answer =
+            node.env().blocking(move || diff_of(&image.state, offset, previous, audience)).await;
+        if let Some(answer) = answer.map_err(|_| Problem::internal())? {
+            return answer;
+        }
     }
-    respond_with(state, snapshot_kind(offset, previous), audience)
+    respond_with(state, kind, audience, turns).await
+}
+
+/// What changed since `previous`, unless that is too old to say.
+fn diff_of(
+    state: &Metadata,
+    offset: Timestamp,
+    previous: Timestamp,
+    audience: Audience,
+) -> Option<Result<Response, Problem>> {
+    let changes = state.changes_since(previous, audience)?;
+    Some(respond(&Diff::new(offset, &changes)))
 }
 
 /// Answers with a snapshot.
-fn respond_with(
+async fn respond_with(
     state: &Metadata,
     kind: SnapshotKind,
     audience: Audience,
+    turns: Turns,
 ) -> Result<Response, Problem> {
     let name = match kind {
         SnapshotKind::Current => "current",
         SnapshotKind::Complete => "complete",
     };
     let pages = Pages::new(name, state.last_stamp(), &state.image(kind, audience));
-    let body = pages.and_then(Pages::body).map_err(|_| Problem::internal())?;
-    Ok(json(body))
+    let pages = pages.map_err(|_| Problem::internal())?;
+    Ok(json(pages.body(turns).await.map_err(|_| Problem::internal())?))
 }
 
 #[derive(Serialize)]
@@ -135,7 +165,7 @@ pub(super) struct List<'a, R: Fields> {
 impl<'a, R: Fields> List<'a, R> {
     pub(super) fn of(
         offset: Timestamp,
-        records: impl Iterator<Item = &'a std::sync::Arc<Stamped<R>>>,
+        records: impl Iterator<Item = &'a Arc<Stamped<R>>>,
     ) -> Self {
         let records = records.map(AsRef::as_ref).collect();
         Self { offset, records: [(R::NAME, records)].into() }

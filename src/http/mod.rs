@@ -21,12 +21,13 @@
 //! | `metrics` | `/metrics` |
 //! | `openapi` | `/openapi.json` |
 
-use axum::Router;
 use axum::http::{Method, Uri};
 use axum::routing::{MethodRouter, delete, get, post};
+use axum::{Extension, Router};
 
 use crate::env::Env;
 use crate::node::Node;
+use turns::Turns;
 
 mod body;
 mod brokers;
@@ -39,6 +40,7 @@ mod problem;
 mod producers;
 pub mod server;
 mod topics;
+mod turns;
 mod write;
 
 pub use problem::Problem;
@@ -61,6 +63,7 @@ pub fn router<E: Env>(node: Node<E>) -> Router {
         .fold(empty, |router, (path, methods)| router.route(path, methods))
         .method_not_allowed_fallback(no_such_method)
         .fallback(no_such_path)
+        .layer(Extension(Turns::default()))
         .with_state(node)
 }
 

@@ -1,13 +1,12 @@
 //! A snapshot as JSON, a piece at a time: a node holds a page of text for each poller and not the whole answer, which is as long
 //! as the metadata is large. What the pages show is frozen when they are begun, and costs nothing to freeze.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::vec;
 
 use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
 
+use crate::http::turns::Turns;
 use crate::metadata::{Image, Record, Records, Timestamp};
 
 /// Bytes of a page, the last record of which may exceed it.
@@ -47,17 +46,17 @@ impl Pages {
         })
     }
 
-    /// The pages as the body of an answer: in one piece if there is only one.
-    pub(super) fn body(mut self) -> Result<Body, serde_json::Error> {
-        let first = self.next().transpose()?.unwrap_or_default();
+    /// The pages as the body of an answer, each written in a turn of its own; in one piece if there is only one.
+    pub(super) async fn body(mut self, turns: Turns) -> Result<Body, serde_json::Error> {
+        let first = turns.take(|| self.next()).await.transpose()?.unwrap_or_default();
         if self.over {
             return Ok(first.into());
         }
-        let pages = stream::iter(std::iter::once(Ok(first)).chain(self));
-        Ok(Body::from_stream(pages.then(|page| async {
-            yield_now().await;
-            page
-        })))
+        let rest = stream::unfold((self, turns), |(mut pages, turns)| async {
+            let page = turns.take(|| pages.next()).await?;
+            Some((page, (pages, turns)))
+        });
+        Ok(Body::from_stream(stream::iter([Ok(first)]).chain(rest)))
     }
 
     fn write(&mut self, page: &mut Vec<u8>) -> Result<(), serde_json::Error> {
@@ -89,19 +88,6 @@ impl Pages {
         }
         Ok(())
     }
-}
-
-/// Lets all others go on: a reader that is always ready for the next page would else have all of them written in one turn.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// What is to be written next.

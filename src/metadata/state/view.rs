@@ -20,6 +20,9 @@ use crate::metadata::{
     TopicRecord, Uuid,
 };
 
+/// Changes that are counted at most.
+const COUNTED_MAX: usize = 4_096;
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
@@ -144,9 +147,7 @@ impl State {
             return None;
         }
         let mut changes = Changes::default();
-        // The least of what changed in the microsecond after `offset`: brokers sort first.
-        let first = (offset.next(), Object::Broker(Uuid::nil()));
-        for (_, object) in self.index.changes.range((Bound::Included(first), Bound::Unbounded)) {
+        for object in self.changed_after(offset) {
             match self.current(object) {
                 Some(Current::Exists(record)) if audience.sees(&record) => {
                     changes.upserted.push(record);
@@ -156,6 +157,18 @@ impl State {
             }
         }
         Some(changes)
+    }
+
+    /// How many things changed after `offset`, or a few thousand if that is more: enough to tell whether a diff is short.
+    pub fn changed_since(&self, offset: Timestamp) -> usize {
+        self.changed_after(offset).take(COUNTED_MAX).count()
+    }
+
+    fn changed_after(&self, offset: Timestamp) -> impl Iterator<Item = &Object> {
+        // The least of what changed in the microsecond after `offset`: brokers sort first.
+        let first = (offset.next(), Object::Broker(Uuid::nil()));
+        let changes = self.index.changes.range((Bound::Included(first), Bound::Unbounded));
+        changes.map(|(_, object)| object)
     }
 
     fn current(&self, object: &Object) -> Option<Current> {
