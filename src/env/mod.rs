@@ -115,9 +115,11 @@ pub trait Env: Clone + Debug + Send + Sync + 'static {
     fn lane(&self, name: &str) -> io::Result<Self::Lane>;
 }
 
-/// Where one thing's slow synchronous work is done, one piece after the other: a thread of its own, if the
-/// environment has threads. Work that comes after work finds its thread awake, or wakes it at the cost of one system call;
-/// a pool's costs several, which is much for whoever writes a few hundred bytes to a disk and waits for it.
+/// Where one thing's slow synchronous work is done: a thread of its own, if the environment has threads. Work wakes
+/// it at the cost of one system call; a pool's costs several, which is much for whoever writes a few hundred bytes to a disk
+/// and waits for it.
+///
+/// Pieces that are handed in before the last is done may be done in any order.
 pub trait Lane: Send + Sync + 'static {
     /// Runs `work`, which may block on the disk, and hands what came of it to `then`, which does not block, where
     /// it ended: nobody has to be woken in between. Neither runs if the process is shutting down.

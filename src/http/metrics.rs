@@ -1,8 +1,9 @@
 //! `/metrics`: the node's own numbers as Prometheus text exposition, format 0.0.4.
 //!
 //! Sampled when asked for, from the node's status, its Raft and its applied metadata: nothing is recorded in
-//! between, but for the counters, which begin at 0 with the process. Every metric is always there, 0 while the node has nothing to say, so that a scrape never
-//! misses one. A scrape costs by the brokers, not by the topics or partitions.
+//! between, but for the counters, which begin at 0 with the process. Every metric is always there, 0 while the
+//! node has nothing to say, so that a scrape never misses one. A scrape costs by the brokers, not by the topics or
+//! partitions.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -90,21 +90,21 @@ async fn poll<E: Env>(
     let image = node.read_with_time(consistency, REQUEST_DEADLINE).await?;
     let state = &image.state;
     let offset = state.last_stamp();
-    let kind = if diff { SnapshotKind::Complete } else { snapshot_kind(offset, previous) };
-    if diff && state.changed_since(previous) <= TURN_CHANGES_MAX {
-        if let Some(answer) = turns.take(|| diff_of(state, offset, previous, audience)).await {
-            return answer;
-        }
-    } else if diff {
+    if !diff {
+        return respond_with(state, snapshot_kind(offset, previous), audience, turns).await;
+    }
+    let changes = if state.has_more_changes(previous, TURN_CHANGES_MAX) {
         // Longer than a turn: elsewhere.
         let image = Arc::clone(&image);
-        let answer =
-            node.env().blocking(move || diff_of(&image.state, offset, previous, audience)).await;
-        if let Some(answer) = answer.map_err(|_| Problem::internal())? {
-            return answer;
-        }
+        let render = move || diff_of(&image.state, offset, previous, audience);
+        node.env().blocking(render).await.map_err(|_| Problem::internal())?
+    } else {
+        turns.take(|| diff_of(state, offset, previous, audience)).await
+    };
+    match changes {
+        Some(answer) => answer,
+        None => respond_with(state, SnapshotKind::Complete, audience, turns).await,
     }
-    respond_with(state, kind, audience, turns).await
 }
 
 /// What changed since `previous`, unless that is too old to say.

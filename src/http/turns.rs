@@ -21,7 +21,7 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Does `work`, a millisecond of it at most, and lets all who are ready go on before the next turn.
+    /// Does `work`, which should take a millisecond or so, and lets all who are ready go on before the next turn.
     pub(super) async fn take<T>(&self, work: impl FnOnce() -> T) -> T {
         // It is never closed.
         let _turn = self.0.acquire().await;

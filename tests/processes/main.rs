@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `contract` | what the endpoints answer |
 //! | `bad_input` | what they refuse, and that nothing harms a node |
+//! | `large` | answers longer than a page |
 //! | `failures` | killed, stopped and restarted nodes |
 //! | `members` | removed, replaced and moved nodes; transferred leadership |
 //! | `growth` | the original's start lines |
@@ -28,6 +29,7 @@ mod contract;
 mod directories;
 mod failures;
 mod growth;
+mod large;
 mod members;
 mod scratch;
 mod shared;

@@ -56,7 +56,8 @@ impl Pages {
             let page = turns.take(|| pages.next()).await?;
             Some((page, (pages, turns)))
         });
-        Ok(Body::from_stream(stream::iter([Ok(first)]).chain(rest)))
+        // Whoever compresses it asks once more after the end.
+        Ok(Body::from_stream(stream::iter([Ok(first)]).chain(rest).fuse()))
     }
 
     fn write(&mut self, page: &mut Vec<u8>) -> Result<(), serde_json::Error> {

@@ -20,9 +20,6 @@ use crate::metadata::{
     TopicRecord, Uuid,
 };
 
-/// Changes that are counted at most.
-const COUNTED_MAX: usize = 4_096;
-
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
@@ -159,9 +156,9 @@ impl State {
         Some(changes)
     }
 
-    /// How many things changed after `offset`, or a few thousand if that is more: enough to tell whether a diff is short.
-    pub fn changed_since(&self, offset: Timestamp) -> usize {
-        self.changed_after(offset).take(COUNTED_MAX).count()
+    /// Whether more than `count` things changed after `offset`. Costs by `count`.
+    pub fn has_more_changes(&self, offset: Timestamp, count: usize) -> bool {
+        self.changed_after(offset).nth(count).is_some()
     }
 
     fn changed_after(&self, offset: Timestamp) -> impl Iterator<Item = &Object> {
