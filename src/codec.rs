@@ -99,18 +99,53 @@ impl Extend<u8> for Comparison<'_> {
 ///
 /// [`DecodeError::NewerVersion`] or [`DecodeError::Corrupt`].
 pub fn decode_versioned<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let (&version, body) =
-        bytes.split_first().ok_or_else(|| DecodeError::corrupt("there are no bytes"))?;
-    match version {
-        0 => return Err(DecodeError::corrupt("format version 0 was never written")),
-        FORMAT_VERSION => {}
-        found => return Err(DecodeError::NewerVersion { found }),
-    }
-    let (value, rest) = postcard::take_from_bytes(body).map_err(DecodeError::corrupt)?;
-    if !rest.is_empty() {
-        return Err(DecodeError::corrupt(format!("{} bytes follow the value", rest.len())));
-    }
+    let mut parts = Parts::of(bytes)?;
+    let value = parts.take()?;
+    parts.end()?;
     Ok(value)
+}
+
+/// Decodes what [`encode_versioned`] wrote for a struct or a sequence part by part, for whoever turns each into
+/// something else and cannot hold all of them.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    left: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// # Errors
+    ///
+    /// [`DecodeError::NewerVersion`] or [`DecodeError::Corrupt`].
+    pub fn of(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (&version, left) =
+            bytes.split_first().ok_or_else(|| DecodeError::corrupt("there are no bytes"))?;
+        match version {
+            0 => Err(DecodeError::corrupt("format version 0 was never written")),
+            FORMAT_VERSION => Ok(Self { left }),
+            found => Err(DecodeError::NewerVersion { found }),
+        }
+    }
+
+    /// The next field, or several as a tuple or struct of them. The length of a sequence stands before it as a [`u64`].
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::Corrupt`].
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<T, DecodeError> {
+        let (value, left) = postcard::take_from_bytes(self.left).map_err(DecodeError::corrupt)?;
+        self.left = left;
+        Ok(value)
+    }
+
+    /// # Errors
+    ///
+    /// [`DecodeError::Corrupt`] when there is more.
+    pub fn end(self) -> Result<(), DecodeError> {
+        match self.left.len() {
+            0 => Ok(()),
+            left => Err(DecodeError::corrupt(format!("{left} bytes follow the value"))),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +156,25 @@ mod tests {
     fn what_was_encoded_is_decoded() {
         let value = (7_u64, String::from("seven"));
         assert_eq!(decode_versioned::<(u64, String)>(&encode_versioned(&value)), Ok(value));
+    }
+
+    #[test]
+    fn a_struct_is_decoded_part_by_part() {
+        #[derive(Serialize)]
+        struct Written {
+            number: u64,
+            list: Vec<u32>,
+            text: &'static str,
+        }
+        let written = Written { number: 300, list: vec![7, 800], text: "seven" };
+        let bytes = encode_versioned(&written);
+        let mut parts = Parts::of(&bytes).unwrap();
+        assert_eq!(parts.take(), Ok((300_u64, 2_u64)));
+        assert_eq!(parts.take(), Ok(7_u32));
+        assert_eq!(parts.take(), Ok(800_u32));
+        assert!(Parts { left: parts.left }.end().is_err());
+        assert_eq!(parts.take(), Ok(String::from("seven")));
+        assert_eq!(parts.end(), Ok(()));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What can be found without a search. Derived: rebuilt from a snapshot, never part of one.
 
-use imbl::{OrdMap, OrdSet};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use imbl::{OrdMap, OrdSet, Vector};
 use uuid::Uuid;
 
+use super::placements::{Brokers, Partitions, Slot};
 use super::{PartitionKey, State, packed};
-use crate::metadata::{
-    BrokerId, PartitionId, PartitionRecord, ProducerId, Stamped, Timestamp, TopicName,
-};
+use crate::metadata::{BrokerId, ProducerId, Timestamp, TopicName};
 
 /// Something that is created, perhaps changes, and perhaps leaves the live image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,46 +17,74 @@ pub(super) enum Object {
     /// of its closing.
     Broker(Uuid),
     Topic(Uuid),
-    Partition(PartitionKey),
+    Partition(PartitionKey, Slot),
     Producer(ProducerId),
 }
+
+/// So few outdated changes of partitions are worth no search for them.
+const OUTDATED_CHANGES_MIN: usize = 1_000;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Index {
     /// The id of each latest incarnation.
     pub(super) broker_ids: OrdMap<Uuid, BrokerId>,
     pub(super) topic_uuids: OrdMap<TopicName, Uuid>,
-    /// The partitions whose ISR a broker is in.
-    pub(super) in_sync: OrdSet<(BrokerId, PartitionKey)>,
-    /// Every object under its last change. One entry an object, moved when it changes: diffs need
-    /// nothing more, and it cannot outgrow the objects, so nothing has to be pruned.
-    pub(super) changes: OrdSet<(Timestamp, Object)>,
+    /// The partitions whose ISR a broker is in, in the order in which it came to be. A broker leaves all of them at
+    /// once, so nothing is ever taken out of a list.
+    in_sync: OrdMap<BrokerId, Vector<Slot>>,
+    /// Every object that is no partition under its last change. One entry an object, moved when it changes: diffs
+    /// need nothing more, and it cannot outgrow the objects, so nothing has to be pruned.
+    changes: OrdSet<(Timestamp, Object)>,
+    /// Partitions, which are many, in the order of their changes. One that changed again stands here twice, and only
+    /// under its last change does it count ([`Partitions::is_latest`]). The others are dropped when they are the most.
+    partition_changes: Vector<(Timestamp, Slot)>,
 }
 
 impl Index {
+    /// The index that belongs to a state of brokers alone.
+    pub(super) fn of_brokers(brokers: &Brokers) -> Self {
+        let ids = brokers.values().map(|b| (b.fields.uuid, b.fields.broker_id));
+        Self { broker_ids: ids.collect(), ..Self::default() }
+    }
+
     /// The index that belongs to what `state` holds.
     pub(super) fn rebuild(state: &State) -> Self {
         let brokers = state.all_brokers().map(|b| (b.timestamp, Object::Broker(b.fields.uuid)));
         let topics = state.topics.values().map(|t| (t.timestamp, Object::Topic(t.fields.uuid)));
-        let partitions = state.partitions.iter();
-        let partitions = partitions.map(|(key, p)| (p.timestamp, Object::Partition(*key)));
         let producers = state.producers.iter();
         let producers = producers.map(|(id, p)| (p.timestamp, Object::Producer(*id)));
-        let in_sync = state
-            .partitions
-            .iter()
-            .flat_map(|(key, partition)| partition.fields.isr.iter().map(|broker| (*broker, *key)));
         let names = state.topics.values().map(|t| (t.fields.name.clone(), t.fields.uuid));
-        let ids = state.brokers.values().map(|b| (b.fields.uuid, b.fields.broker_id));
+        let mut in_sync = BTreeMap::<_, Vector<_>>::new();
+        for (slot, row) in state.partitions.rows() {
+            for broker in row.isr() {
+                in_sync.entry(broker).or_default().push_back(slot);
+            }
+        }
+        let mut changes: Vec<_> =
+            state.partitions.rows().map(|(slot, row)| (row.stamp(), slot)).collect();
+        changes.sort_unstable();
         Self {
-            broker_ids: ids.collect(),
             topic_uuids: names.collect(),
-            in_sync: packed::set(in_sync),
-            changes: packed::set(brokers.chain(topics).chain(partitions).chain(producers)),
+            in_sync: in_sync.into_iter().collect(),
+            changes: packed::set(brokers.chain(topics).chain(producers)),
+            partition_changes: changes.into(),
+            ..Self::of_brokers(&state.brokers)
         }
     }
 
-    /// Notes that an object changed at `stamp`, and before that at `previous`.
+    /// The same, without what does not count, and in the order in which it is rebuilt.
+    pub(super) fn tidied(mut self, partitions: &Partitions) -> Self {
+        let lists = self.in_sync.into_iter().map(|(broker, mut slots)| {
+            slots.sort();
+            (broker, slots)
+        });
+        self.in_sync = lists.collect();
+        self.partition_changes = latest(&self.partition_changes, partitions);
+        self.partition_changes.sort();
+        self
+    }
+
+    /// Notes that an object, which is no partition, changed at `stamp`, and before that at `previous`.
     pub(super) fn changed(
         &mut self,
         object: Object,
@@ -69,30 +99,113 @@ impl Index {
         self.changes.insert((stamp, object));
     }
 
-    /// Notes that a partition became `next`.
-    pub(super) fn partition_changed(
-        &mut self,
-        key: PartitionKey,
-        previous: Option<&Stamped<PartitionRecord>>,
-        next: &Stamped<PartitionRecord>,
-    ) {
-        for broker in previous.iter().flat_map(|previous| &previous.fields.isr) {
-            self.in_sync.remove(&(*broker, key));
+    /// Notes that a partition changed, as `partitions` has it now.
+    pub(super) fn partition_changed(&mut self, slot: Slot, partitions: &Partitions) {
+        let changes = &mut self.partition_changes;
+        changes.push_back((partitions.row(slot).stamp(), slot));
+        if changes.len() > OUTDATED_CHANGES_MIN + 2 * partitions.len() {
+            *changes = latest(changes, partitions);
         }
-        for broker in &next.fields.isr {
-            self.in_sync.insert((*broker, key));
-        }
-        let previous = previous.map(|previous| previous.timestamp);
-        self.changed(Object::Partition(key), previous, next.timestamp);
+    }
+
+    /// Notes that a broker entered the ISR of a partition.
+    pub(super) fn entered_isr(&mut self, broker: BrokerId, slot: Slot) {
+        self.in_sync.entry(broker).or_default().push_back(slot);
+    }
+
+    /// The partitions whose ISR a broker is in, and henceforth is not.
+    pub(super) fn leave_isrs(&mut self, broker: BrokerId) -> Vector<Slot> {
+        self.in_sync.remove(&broker).unwrap_or_default()
+    }
+
+    /// What changed after `offset` and is no partition, in the order of its change.
+    pub(super) fn changed_after(
+        &self,
+        offset: Timestamp,
+    ) -> impl Iterator<Item = &(Timestamp, Object)> {
+        // The least of what changed in the microsecond after `offset`: brokers sort first.
+        self.changes.range((offset.next(), Object::Broker(Uuid::nil()))..)
+    }
+
+    /// The partitions that changed after `offset`, in the order of their changes; once for each, so that only those
+    /// count that are [`Partitions::is_latest`].
+    pub(super) fn partitions_changed_after(
+        &self,
+        offset: Timestamp,
+    ) -> impl Iterator<Item = &(Timestamp, Slot)> {
+        let first = self.partition_changes.binary_search_by(|(stamp, _)| {
+            if *stamp > offset { Ordering::Greater } else { Ordering::Less }
+        });
+        self.partition_changes.focus().narrow(first.unwrap_or_else(|first| first)..).into_iter()
     }
 }
 
-/// The partitions that `set` holds under `broker`.
-pub(super) fn partitions_of(
-    set: &OrdSet<(BrokerId, PartitionKey)>,
-    broker: BrokerId,
-) -> Vec<PartitionKey> {
-    let first = (broker, (Uuid::nil(), PartitionId::MIN));
-    let last = (broker, (Uuid::max(), PartitionId::MAX));
-    set.range(first..=last).map(|(_, key)| *key).collect()
+/// The changes that count.
+fn latest(
+    changes: &Vector<(Timestamp, Slot)>,
+    partitions: &Partitions,
+) -> Vector<(Timestamp, Slot)> {
+    changes.iter().filter(|change| partitions.is_latest(change)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{
+        Audience, BrokerStatus, Change, Command, CreatePartition, CreateTopic, LeaderChoice,
+        PartitionId, RackId, RegisterBroker, SecurityProtocol, UpdateBroker,
+    };
+
+    fn apply(state: &mut State, change: Change) {
+        let command = Command { clock: Timestamp::ZERO, idempotency: None, change };
+        state.apply(&command).outcome.unwrap();
+    }
+
+    #[test]
+    fn a_partition_that_changes_all_the_time_takes_no_more_memory() {
+        let (mut state, topic) = (State::new(), Uuid::from_u128(9));
+        let broker = RegisterBroker {
+            uuid: Uuid::from_u128(1),
+            broker_id: BrokerId::MIN,
+            host: "host".parse().unwrap(),
+            port: "1".parse().unwrap(),
+            security_protocol: SecurityProtocol::default(),
+            rack_id: RackId::default(),
+        };
+        apply(&mut state, Change::RegisterBroker(broker));
+        let name = "t".parse().unwrap();
+        apply(&mut state, Change::CreateTopic(CreateTopic { uuid: topic, name }));
+        for partition in 0..10 {
+            let partition = CreatePartition {
+                topic,
+                partition_id: PartitionId::try_from(partition).unwrap(),
+                replicas: vec![BrokerId::MIN.into()],
+                isr: None,
+                removing: vec![],
+                adding: vec![],
+                leader: LeaderChoice::Preferred,
+            };
+            apply(&mut state, Change::CreatePartition(partition));
+        }
+        let before = state.last_stamp();
+        let mut lengths = Vec::new();
+        for status in [BrokerStatus::Fenced, BrokerStatus::Alive].into_iter().cycle().take(400) {
+            let change = UpdateBroker {
+                broker: BrokerId::MIN.into(),
+                host: None,
+                port: None,
+                security_protocol: None,
+                status: Some(status),
+                epoch: None,
+            };
+            apply(&mut state, Change::UpdateBroker(change));
+            lengths.push(state.index.partition_changes.len());
+        }
+        assert!(lengths.iter().all(|length| *length <= OUTDATED_CHANGES_MIN + 20));
+        assert!(!lengths.is_sorted(), "nothing was ever dropped");
+        state.check_invariants().unwrap();
+        let changes = state.changes_since(before, Audience::Broker).unwrap();
+        assert_eq!(changes.upserted.len(), 11);
+        assert!(state.has_more_changes(before, 10) && !state.has_more_changes(before, 11));
+    }
 }

@@ -12,7 +12,7 @@ use super::State;
 use super::index::Index;
 use crate::metadata::limits::{ID_MAX, IDEMPOTENCY_ENTRIES_MAX, REPLICAS_MAX, STAMP_MAX_MICROS};
 use crate::metadata::{
-    BrokerId, BrokerStatus, PartitionRecord, Record, RegisterBrokerRecord, Timestamp,
+    BrokerId, BrokerStatus, PartitionRecord, Record, RegisterBrokerRecord, Stamped, Timestamp,
 };
 
 type Check = Result<(), String>;
@@ -33,13 +33,16 @@ impl State {
     ///
     /// A description of the first one that is broken.
     pub fn check_invariants(&self) -> Result<(), String> {
-        self.check_records()?;
-        ensure!(Index::rebuild(self) == self.index, "the index does not belong to the state");
+        self.check_all_but_partitions()?;
+        self.partitions().try_for_each(|partition| self.check_partition(&partition))?;
+        let index = self.index.clone().tidied(&self.partitions);
+        ensure!(Index::rebuild(self) == index, "the index does not belong to the state");
+        self.check_slots()?;
         Ok(())
     }
 
-    /// All of them but that the index belongs to the rest.
-    pub(super) fn check_records(&self) -> Check {
+    /// What is not said of partitions, nor of the index.
+    pub(super) fn check_all_but_partitions(&self) -> Check {
         ensure!(
             self.last_stamp.micros() <= STAMP_MAX_MICROS,
             "cluster time {} is beyond the limit",
@@ -48,7 +51,6 @@ impl State {
         self.check_brokers()?;
         self.check_registration_changes()?;
         self.check_topics()?;
-        self.check_partitions()?;
         self.check_awaited()?;
         self.check_producers()?;
         self.check_outcomes()
@@ -117,16 +119,26 @@ impl State {
         Ok(())
     }
 
-    fn check_partitions(&self) -> Check {
-        for (key, partition) in &self.partitions {
-            self.check_stamp("a partition", partition.timestamp)?;
-            self.check_partition(&partition.fields)
-                .map_err(|e| format!("partition {key:?}: {e}"))?;
+    /// A partition that is of this state, or is to be.
+    pub(super) fn check_partition(&self, partition: &Stamped<PartitionRecord>) -> Check {
+        self.check_stamp("a partition", partition.timestamp)?;
+        let PartitionRecord { topic, partition_id, .. } = &partition.fields;
+        let placed = self.check_placement(&partition.fields);
+        placed.map_err(|e| format!("partition {partition_id} of topic {topic}: {e}"))
+    }
+
+    /// Partitions are where they are looked for.
+    fn check_slots(&self) -> Check {
+        let slots = self.partitions.slots();
+        ensure!(slots.len() == self.partitions.len(), "partitions are lost or are there twice");
+        for (key, slot) in slots {
+            let found = self.partitions.row(*slot).key();
+            ensure!(found == *key, "{found:?} stands in the place of {key:?}");
         }
         Ok(())
     }
 
-    fn check_partition(&self, partition: &PartitionRecord) -> Check {
+    fn check_placement(&self, partition: &PartitionRecord) -> Check {
         let PartitionRecord { topic, replicas, isr, removing, adding, leader, .. } = partition;
         ensure!(self.topics.contains_key(topic), "it has no topic");
         ensure!(replicas.len() <= REPLICAS_MAX, "it has {} replicas", replicas.len());
@@ -155,9 +167,10 @@ impl State {
         for (id, key) in &self.awaited {
             ensure!(keys.insert(key), "partition {key:?} awaits two brokers");
             ensure!(!self.may_lead(*id), "partition {key:?} awaits broker {id}, which is there");
-            let Some(partition) = self.partitions.get(key) else {
+            let Some(slot) = self.partitions.slot(key) else {
                 return Err(format!("broker {id} is awaited by no partition, {key:?}"));
             };
+            let partition = self.partition(slot);
             ensure!(partition.fields.isr.is_empty(), "partition {key:?} awaits, yet has an ISR");
             ensure!(partition.fields.replicas.contains(id), "{key:?} awaits a stranger, {id}");
         }

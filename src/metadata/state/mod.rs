@@ -21,9 +21,10 @@ use uuid::Uuid;
 
 use self::index::Index;
 use self::outcomes::{Outcomes, Recall};
+use self::placements::{Brokers, Partitions};
 use super::limits::{CLOCK_MAX_MICROS, IDEMPOTENCY_ENTRIES_MAX};
 use super::{
-    BrokerId, Change, Command, PartitionId, PartitionRecord, ProducerId, ProducerIdsRecord, Record,
+    BrokerId, Change, Command, PartitionId, ProducerId, ProducerIdsRecord, Record,
     RegisterBrokerRecord, RegistrationChangeBrokerRecord, Rejection, RejectionCode, Stamped,
     Timestamp, TopicRecord,
 };
@@ -34,6 +35,7 @@ mod invariants;
 mod outcomes;
 mod packed;
 mod partitions;
+mod placements;
 mod producers;
 mod snapshot;
 mod topics;
@@ -57,7 +59,6 @@ pub struct Applied {
 
 type BrokerEntry = Arc<Stamped<RegisterBrokerRecord>>;
 type TopicEntry = Arc<Stamped<TopicRecord>>;
-type PartitionEntry = Arc<Stamped<PartitionRecord>>;
 type ProducerEntry = Arc<Stamped<ProducerIdsRecord>>;
 type RegistrationChangeEntry = Arc<Stamped<RegistrationChangeBrokerRecord>>;
 
@@ -82,17 +83,17 @@ type PartitionKey = (Uuid, PartitionId);
 ///   fenced or closed.
 /// - A producer's broker epoch was the broker's epoch when the producer was registered.
 /// - Stamps strictly increase from command to command; no record is younger than the last stamp.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct State {
     last_stamp: Timestamp,
     /// The latest incarnation of each id, live or closed.
-    brokers: OrdMap<BrokerId, BrokerEntry>,
+    brokers: Brokers,
     /// Closed incarnations whose id was registered again.
     former_brokers: OrdMap<Uuid, BrokerEntry>,
     /// In log order.
     registration_changes: Vector<RegistrationChangeEntry>,
     topics: OrdMap<Uuid, TopicEntry>,
-    partitions: OrdMap<PartitionKey, PartitionEntry>,
+    partitions: Partitions,
     /// Partitions without an ISR, under the broker that left it last. See [`partitions`].
     awaited: OrdSet<(BrokerId, PartitionKey)>,
     producers: OrdMap<ProducerId, ProducerEntry>,
@@ -101,6 +102,13 @@ pub struct State {
     outcomes: Outcomes,
     /// Derived from the above, kept out of snapshots and rebuilt from them.
     index: Index,
+}
+
+/// States are equal that a snapshot cannot tell apart. Where partitions stand in memory is nobody's business.
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        self.encode() == other.encode()
+    }
 }
 
 impl State {

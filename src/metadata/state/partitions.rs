@@ -12,16 +12,14 @@
 //! Nothing else re-enters an ISR. In Kafka a replica catches up and its leader then asks for it with
 //! `AlterPartition`, for which the ten endpoints have no call.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
-use super::index::partitions_of;
-use super::{PartitionKey, State};
+use super::placements::{Row, Slot};
+use super::{PartitionKey, State, TopicEntry};
 use crate::metadata::limits::REPLICAS_MAX;
 use crate::metadata::{
-    BrokerId, BrokerRef, CreatePartition, Epoch, LeaderChoice, PartitionRecord, Record, Rejection,
-    RejectionCode, Stamped, Timestamp,
+    BrokerId, BrokerRef, CreatePartition, Epoch, LeaderChoice, PartitionId, PartitionRecord,
+    Record, Rejection, RejectionCode, Stamped, Timestamp,
 };
 
 impl State {
@@ -31,11 +29,11 @@ impl State {
         change: &CreatePartition,
     ) -> Result<Record, Rejection> {
         let key = (change.topic, change.partition_id);
-        if !self.topics.contains_key(&change.topic) {
+        let Some(topic) = self.topics.get(&change.topic).cloned() else {
             let message = format!("there is no topic {}", change.topic);
             return Err(Rejection::new(RejectionCode::UnknownTopic, message));
-        }
-        if self.partitions.contains_key(&key) {
+        };
+        if self.partitions.slot(&key).is_some() {
             let message = format!("the topic has a partition {} already", change.partition_id);
             return Err(Rejection::new(RejectionCode::DuplicatePartition, message));
         }
@@ -62,67 +60,77 @@ impl State {
         {
             self.awaited.insert((*first, key));
         }
-        Ok(self.put_partition(stamp, key, fields))
+        let row = self.row(topic, stamp, &fields);
+        let slot = self.partitions.push(row);
+        self.index.partition_changed(slot, &self.partitions);
+        for id in &fields.isr {
+            self.index.entered_isr(*id, slot);
+        }
+        Ok(Stamped { timestamp: stamp, fields }.into())
     }
 
     /// Takes a broker that was fenced or closed out of every ISR.
     pub(super) fn leave_partitions(&mut self, stamp: Timestamp, id: BrokerId, uuid: Uuid) {
-        for key in partitions_of(&self.index.in_sync, id) {
-            let Some(partition) = self.partitions.get(&key) else { continue };
-            let mut next = partition.fields.clone();
+        for slot in self.index.leave_isrs(id) {
+            let mut next = self.partition(slot).fields;
             next.isr.retain(|in_sync| *in_sync != id);
             if next.leader == Some(uuid) {
                 next.leader = self.preferred_leader(&next.replicas, &next.isr);
             }
             if next.isr.is_empty() {
-                self.awaited.insert((id, key));
+                self.awaited.insert((id, self.partitions.row(slot).key()));
             }
             next.partition_epoch = next.partition_epoch.next();
-            self.put_partition(stamp, key, next);
+            self.change_partition(stamp, slot, &next);
         }
     }
 
     /// Makes a broker that may lead again the leader wherever it was the last in sync.
     pub(super) fn lead_awaiting_partitions(&mut self, stamp: Timestamp, id: BrokerId) {
-        for key in partitions_of(&self.awaited, id) {
+        for key in self.partitions_awaiting(id) {
             self.awaited.remove(&(id, key));
-            let Some(partition) = self.partitions.get(&key) else { continue };
-            let mut next = partition.fields.clone();
+            let Some(slot) = self.partitions.slot(&key) else { continue };
+            let mut next = self.partition(slot).fields;
             next.isr = vec![id];
             next.leader = self.preferred_leader(&next.replicas, &next.isr);
             next.partition_epoch = next.partition_epoch.next();
-            self.put_partition(stamp, key, next);
+            self.change_partition(stamp, slot, &next);
+            self.index.entered_isr(id, slot);
         }
     }
 
-    fn put_partition(
-        &mut self,
-        stamp: Timestamp,
-        key: PartitionKey,
-        fields: PartitionRecord,
-    ) -> Record {
-        self.assert_partition(key, &fields);
-        let entry = Arc::new(Stamped { timestamp: stamp, fields });
-        let previous = self.partitions.insert(key, entry.clone());
-        self.index.partition_changed(key, previous.as_deref(), &entry);
-        entry.into()
+    fn partitions_awaiting(&self, broker: BrokerId) -> Vec<PartitionKey> {
+        let first = (broker, (Uuid::nil(), PartitionId::MIN));
+        let last = (broker, (Uuid::max(), PartitionId::MAX));
+        self.awaited.range(first..=last).map(|(_, key)| *key).collect()
     }
 
-    /// The cheap invariants, of the one partition that is about to change.
-    fn assert_partition(&self, key: PartitionKey, next: &PartitionRecord) {
-        assert!(self.topics.contains_key(&next.topic), "{key:?} has no topic");
-        for id in &next.isr {
-            assert!(next.replicas.contains(id), "{key:?}: {id} is in sync, but no replica");
-            assert!(self.may_lead(*id), "{key:?}: {id} is in sync, but fenced");
+    /// The record of a partition.
+    pub(super) fn partition(&self, slot: Slot) -> Stamped<PartitionRecord> {
+        self.partitions.row(slot).record(&self.brokers)
+    }
+
+    fn change_partition(&mut self, stamp: Timestamp, slot: Slot, next: &PartitionRecord) {
+        let previous = self.partitions.row(slot);
+        let (key, epoch, changed) = (previous.key(), previous.epoch(), previous.stamp());
+        assert!(next.partition_epoch >= epoch, "{key:?}: the epoch fell from {epoch}");
+        assert!(stamp > changed, "{key:?} changed at {stamp}, before {changed}");
+        let row = self.row(previous.topic().clone(), stamp, next);
+        self.partitions.set(slot, row);
+        self.index.partition_changed(slot, &self.partitions);
+    }
+
+    /// What is held of a partition. Asserts the cheap invariants.
+    pub(super) fn row(&self, topic: TopicEntry, stamp: Timestamp, fields: &PartitionRecord) -> Row {
+        for id in &fields.isr {
+            assert!(fields.replicas.contains(id), "{fields:?}: {id} is in sync, but no replica");
+            assert!(self.may_lead(*id), "{fields:?}: {id} is in sync, but fenced");
         }
-        if let Some(leader) = next.leader {
-            let leads = |id: &BrokerId| self.brokers.get(id).map(|b| b.fields.uuid) == Some(leader);
-            assert!(next.isr.iter().any(leads), "{key:?}: {leader} leads, but is not in sync");
-        }
-        if let Some(previous) = self.partitions.get(&key) {
-            let epoch = previous.fields.partition_epoch;
-            assert!(next.partition_epoch >= epoch, "{key:?}: the epoch fell from {epoch}");
-        }
+        let leader = fields.leader.map(|uuid| {
+            let id = self.index.broker_ids.get(&uuid).filter(|id| fields.isr.contains(id));
+            *id.unwrap_or_else(|| panic!("{fields:?}: its leader is not in sync"))
+        });
+        Row::new(topic, stamp, fields, leader)
     }
 
     /// Whether the latest incarnation of an id may be in an ISR.
@@ -222,8 +230,8 @@ impl State {
 mod tests {
     use super::*;
     use crate::metadata::{
-        BrokerStatus, Change, Command, CreateTopic, PartitionId, RackId, RegisterBroker,
-        SecurityProtocol, UpdateBroker,
+        BrokerStatus, Change, Command, CreateTopic, RackId, RegisterBroker, SecurityProtocol,
+        UpdateBroker,
     };
 
     const TOPIC: Uuid = Uuid::from_u128(99);
@@ -290,7 +298,7 @@ mod tests {
 
     /// The last partition's ISR, leader and epoch.
     fn seen(state: &State) -> (Vec<u32>, Option<u128>, u64) {
-        let fields = &state.partitions().last().unwrap().fields;
+        let fields = state.partitions().last().unwrap().fields;
         let isr = fields.isr.iter().map(|id| id.get()).collect();
         (isr, fields.leader.map(|leader| leader.as_u128()), fields.partition_epoch.get())
     }

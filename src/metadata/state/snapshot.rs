@@ -7,17 +7,16 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::index::Index;
 use super::outcomes::{Outcomes, Remembered};
 use super::{
-    BrokerEntry, PartitionEntry, PartitionKey, ProducerEntry, RegistrationChangeEntry, State,
-    TopicEntry, packed,
+    BrokerEntry, PartitionKey, ProducerEntry, RegistrationChangeEntry, State, TopicEntry, packed,
 };
-use crate::codec::{DecodeError, decode_versioned, encode_versioned, encodes_to};
-use crate::metadata::{BrokerId, Timestamp};
+use crate::codec::{DecodeError, Parts, encode_versioned, encodes_to};
+use crate::metadata::{BrokerId, PartitionRecord, Stamped, Timestamp};
 
 /// What is written. Keys are not: every entry knows its own.
 #[derive(Serialize)]
@@ -27,22 +26,32 @@ struct Written<'a> {
     former_brokers: Vec<&'a BrokerEntry>,
     registration_changes: Vec<&'a RegistrationChangeEntry>,
     topics: Vec<&'a TopicEntry>,
-    partitions: Vec<&'a PartitionEntry>,
+    #[serde(serialize_with = "partitions_of")]
+    partitions: &'a State,
     awaited: Vec<&'a (BrokerId, PartitionKey)>,
     producers: Vec<&'a ProducerEntry>,
     producer_id_next: u32,
     outcomes: Vec<&'a Remembered>,
 }
 
-/// What is read: the same fields in the same order.
+fn partitions_of<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(state.partitions())
+}
+
+/// What is read before the partitions: the same fields in the same order.
 #[derive(Deserialize)]
-struct Read {
+struct Before {
     last_stamp: Timestamp,
     brokers: Vec<BrokerEntry>,
     former_brokers: Vec<BrokerEntry>,
     registration_changes: Vec<RegistrationChangeEntry>,
     topics: Vec<TopicEntry>,
-    partitions: Vec<PartitionEntry>,
+    partitions: u64,
+}
+
+/// And behind them.
+#[derive(Deserialize)]
+struct Behind {
     awaited: Vec<(BrokerId, PartitionKey)>,
     producers: Vec<ProducerEntry>,
     producer_id_next: u32,
@@ -67,7 +76,7 @@ impl State {
             former_brokers: self.former_brokers.values().collect(),
             registration_changes: self.registration_changes.iter().collect(),
             topics: self.topics.values().collect(),
-            partitions: self.partitions.values().collect(),
+            partitions: self,
             awaited: self.awaited.iter().collect(),
             producers: self.producers.values().collect(),
             producer_id_next: self.producer_id_next,
@@ -82,8 +91,29 @@ impl State {
     /// [`DecodeError::NewerVersion`] when a newer release wrote it, [`DecodeError::Corrupt`] when the
     /// bytes are no state, not the canonical ones, or break an invariant.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let state = Self::from(decode_versioned::<Read>(bytes)?);
-        state.check_records().map_err(DecodeError::corrupt)?;
+        let mut parts = Parts::of(bytes)?;
+        let before: Before = parts.take()?;
+        let partitions = before.partitions;
+        let mut state = Self::from(before);
+        state.partitions = (0..partitions)
+            .map(|_| {
+                let partition: Stamped<PartitionRecord> = parts.take()?;
+                // What a row cannot hold breaks an invariant.
+                state.check_partition(&partition).map_err(DecodeError::corrupt)?;
+                let topic = state.topics.get(&partition.fields.topic).cloned();
+                let topic =
+                    topic.ok_or_else(|| DecodeError::corrupt("a partition has no topic"))?;
+                Ok(state.row(topic, partition.timestamp, &partition.fields))
+            })
+            .collect::<Result<_, DecodeError>>()?;
+        let behind: Behind = parts.take()?;
+        parts.end()?;
+        state.awaited = OrdSet::from(behind.awaited);
+        state.producers = keyed(&behind.producers, |producer| producer.fields.producer_id);
+        state.producer_id_next = behind.producer_id_next;
+        state.outcomes = Outcomes::from_entries(behind.outcomes);
+        state.index = Index::rebuild(&state);
+        state.check_all_but_partitions().map_err(DecodeError::corrupt)?;
         // Entries out of order or twice, and padded integers, decode to a state all the same. Two nodes
         // must not take different bytes for the same snapshot, and this one check sees all of it.
         if !state.encodes_to(bytes) {
@@ -99,23 +129,19 @@ impl State {
     }
 }
 
-impl From<Read> for State {
-    fn from(read: Read) -> Self {
-        let mut state = Self {
-            last_stamp: read.last_stamp,
-            brokers: keyed(&read.brokers, |broker| broker.fields.broker_id),
-            former_brokers: keyed(&read.former_brokers, |broker| broker.fields.uuid),
-            registration_changes: Vector::from(read.registration_changes),
-            topics: keyed(&read.topics, |topic| topic.fields.uuid),
-            partitions: keyed(&read.partitions, |p| (p.fields.topic, p.fields.partition_id)),
-            awaited: OrdSet::from(read.awaited),
-            producers: keyed(&read.producers, |producer| producer.fields.producer_id),
-            producer_id_next: read.producer_id_next,
-            outcomes: Outcomes::from_entries(read.outcomes),
-            index: Index::default(),
-        };
-        state.index = Index::rebuild(&state);
-        state
+/// All that partitions refer to.
+impl From<Before> for State {
+    fn from(before: Before) -> Self {
+        let brokers = keyed(&before.brokers, |broker| broker.fields.broker_id);
+        Self {
+            last_stamp: before.last_stamp,
+            former_brokers: keyed(&before.former_brokers, |broker| broker.fields.uuid),
+            registration_changes: Vector::from(before.registration_changes),
+            topics: keyed(&before.topics, |topic| topic.fields.uuid),
+            index: Index::of_brokers(&brokers),
+            brokers,
+            ..Self::default()
+        }
     }
 }
 

@@ -4,7 +4,6 @@
 //! cheap and freezes it.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -12,6 +11,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::index::Object;
+use super::placements::Slot;
 use super::{BrokerEntry, State};
 use crate::metadata::limits::HISTORY_WINDOW;
 use crate::metadata::{
@@ -94,8 +94,8 @@ impl State {
     }
 
     /// Every partition, by topic and number.
-    pub fn partitions(&self) -> impl Iterator<Item = &Arc<Stamped<PartitionRecord>>> {
-        self.partitions.values()
+    pub fn partitions(&self) -> impl Iterator<Item = Stamped<PartitionRecord>> {
+        self.partitions.slots().values().map(|slot| self.partition(*slot))
     }
 
     /// Every producer, by id.
@@ -145,7 +145,7 @@ impl State {
         }
         let mut changes = Changes::default();
         for object in self.changed_after(offset) {
-            match self.current(object) {
+            match self.current(&object) {
                 Some(Current::Exists(record)) if audience.sees(&record) => {
                     changes.upserted.push(record);
                 }
@@ -158,14 +158,28 @@ impl State {
 
     /// Whether more than `count` things changed after `offset`. Costs by `count`.
     pub fn has_more_changes(&self, offset: Timestamp, count: usize) -> bool {
-        self.changed_after(offset).nth(count).is_some()
+        let others = self.index.changed_after(offset).map(|(stamp, _)| *stamp);
+        let partitions = self.partitions_changed_after(offset).map(|(stamp, _)| *stamp);
+        others.chain(partitions).nth(count).is_some()
     }
 
-    fn changed_after(&self, offset: Timestamp) -> impl Iterator<Item = &Object> {
-        // The least of what changed in the microsecond after `offset`: brokers sort first.
-        let first = (offset.next(), Object::Broker(Uuid::nil()));
-        let changes = self.index.changes.range((Bound::Included(first), Bound::Unbounded));
-        changes.map(|(_, object)| object)
+    /// In the order of their last change; what changed at once, in the order of its keys.
+    fn changed_after(&self, offset: Timestamp) -> impl Iterator<Item = Object> {
+        let partitions = self.partitions_changed_after(offset).map(|(stamp, slot)| {
+            (*stamp, Object::Partition(self.partitions.row(*slot).key(), *slot))
+        });
+        let others = self.index.changed_after(offset).copied();
+        let mut changed: Vec<_> = others.chain(partitions).collect();
+        changed.sort();
+        changed.into_iter().map(|(_, object)| object)
+    }
+
+    fn partitions_changed_after(
+        &self,
+        offset: Timestamp,
+    ) -> impl Iterator<Item = &(Timestamp, Slot)> {
+        let changed = self.index.partitions_changed_after(offset);
+        changed.filter(|change| self.partitions.is_latest(change))
     }
 
     fn current(&self, object: &Object) -> Option<Current> {
@@ -179,7 +193,7 @@ impl State {
                 broker.clone().into()
             }
             Object::Topic(uuid) => self.topics.get(uuid)?.clone().into(),
-            Object::Partition(key) => self.partitions.get(key)?.clone().into(),
+            Object::Partition(_, slot) => self.partition(*slot).into(),
             Object::Producer(id) => self.producers.get(id)?.clone().into(),
         };
         Some(Current::Exists(record))
@@ -222,10 +236,13 @@ impl Image<'_> {
             .map(|(_, broker)| broker)
             .filter(move |broker| kind == SnapshotKind::Complete || live(broker))
             .chain(former.into_iter().map(|(_, broker)| broker));
+        let frozen = State::clone(state);
+        let slots = frozen.partitions.slots().clone().into_iter();
+        let partitions = slots.map(move |(_, slot)| frozen.partition(slot).into());
         let mut lists: Vec<(&'static str, Records)> = vec![
             (RegisterBrokerRecord::NAME, Box::new(brokers.map(Record::from))),
             (TopicRecord::NAME, all(&state.topics)),
-            (PartitionRecord::NAME, all(&state.partitions)),
+            (PartitionRecord::NAME, Box::new(partitions)),
         ];
         if *audience == Audience::Broker {
             lists.push((ProducerIdsRecord::NAME, all(&state.producers)));

@@ -9,7 +9,6 @@
 //! [`state`](super::state)'s to check.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use uuid::Uuid;
 use yakt::metadata::{BrokerId, PartitionId, PartitionRecord, Stamped, State};
@@ -20,7 +19,7 @@ type Key = (Uuid, PartitionId);
 #[derive(Clone, Debug, Default)]
 pub struct FailoverCheck {
     index: u64,
-    partitions: BTreeMap<Key, Arc<Stamped<PartitionRecord>>>,
+    partitions: BTreeMap<Key, Stamped<PartitionRecord>>,
     /// Who was in sync just before nobody was.
     last_in_sync: BTreeMap<Key, Vec<BrokerId>>,
 }
@@ -57,7 +56,7 @@ impl FailoverCheck {
                     self.last_in_sync.insert(key, before.isr.clone());
                 }
             }
-            self.partitions.insert(key, partition.clone());
+            self.partitions.insert(key, partition);
         }
         Ok(())
     }
