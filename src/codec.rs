@@ -65,6 +65,66 @@ pub fn encode_versioned_to<T: Serialize + ?Sized>(bytes: Vec<u8>, value: &T) -> 
     }
 }
 
+/// Encodes as [`encode_versioned`], and hands over `piece_bytes` at a time, of the last piece what there is.
+///
+/// # Errors
+///
+/// What `take` says. It is handed nothing more then.
+///
+/// # Panics
+///
+/// As [`encode_versioned`].
+pub fn encode_versioned_in_pieces<T: Serialize + ?Sized, E>(
+    value: &T,
+    piece_bytes: usize,
+    take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let piece_bytes = piece_bytes.max(1);
+    let mut failed = None;
+    let piece = Vec::with_capacity(piece_bytes);
+    let pieces = Pieces { piece, piece_bytes, take, failed: &mut failed };
+    match (postcard::serialize_with_flavor(&(FORMAT_VERSION, value), pieces), failed) {
+        (_, Some(failed)) => Err(failed),
+        (Ok(()), None) => Ok(()),
+        (Err(error), None) => panic!("a type of ours does not serialise: {error}"),
+    }
+}
+
+/// Collects a piece of what is written to it.
+struct Pieces<'a, F, E> {
+    piece: Vec<u8>,
+    piece_bytes: usize,
+    take: F,
+    failed: &'a mut Option<E>,
+}
+
+impl<F: FnMut(&[u8]) -> Result<(), E>, E> Pieces<'_, F, E> {
+    fn hand_over(&mut self) -> postcard::Result<()> {
+        let taken = (self.take)(&self.piece);
+        self.piece.clear();
+        taken.map_err(|failed| {
+            *self.failed = Some(failed);
+            postcard::Error::SerializeBufferFull
+        })
+    }
+}
+
+impl<F: FnMut(&[u8]) -> Result<(), E>, E> postcard::ser_flavors::Flavor for Pieces<'_, F, E> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        if self.piece.len() == self.piece_bytes {
+            self.hand_over()?;
+        }
+        self.piece.push(byte);
+        Ok(())
+    }
+
+    fn finalize(mut self) -> postcard::Result<()> {
+        self.hand_over()
+    }
+}
+
 /// Whether [`encode_versioned`] would write `expected` for `value`. Takes no memory, however long that is.
 ///
 /// # Panics
@@ -156,6 +216,30 @@ mod tests {
     fn what_was_encoded_is_decoded() {
         let value = (7_u64, String::from("seven"));
         assert_eq!(decode_versioned::<(u64, String)>(&encode_versioned(&value)), Ok(value));
+    }
+
+    #[test]
+    fn pieces_are_the_whole_and_end_with_the_first_error() {
+        let value: Vec<u8> = (0..100).collect();
+        let whole = encode_versioned(&value);
+        for piece_bytes in [0, 1, 7, 51, 102, 1_000] {
+            let mut pieces = Vec::new();
+            let taken = encode_versioned_in_pieces(&value, piece_bytes, |piece| {
+                pieces.push(piece.to_vec());
+                Ok::<_, ()>(())
+            });
+            assert_eq!(taken, Ok(()));
+            assert_eq!(pieces.concat(), whole);
+            let (last, others) = pieces.split_last().unwrap();
+            assert!(others.iter().all(|piece| piece.len() == piece_bytes.max(1)));
+            assert!((1..=piece_bytes.max(1)).contains(&last.len()));
+        }
+        let mut left = 2;
+        let taken = encode_versioned_in_pieces(&value, 10, |_| {
+            left -= 1;
+            if left == 0 { Err("full") } else { Ok(()) }
+        });
+        assert_eq!((taken, left), (Err("full"), 0));
     }
 
     #[test]

@@ -28,5 +28,5 @@ pub use cluster_clock::ClusterClock;
 pub use tally::Tally;
 pub use types::{
     Ballot, CommittedLeader, EntryId, Leader, LogEntry, Membership, NodeId, Payload, Peer, Raft,
-    Reply, SharedCommand, SnapshotBytes, SnapshotMeta, Term, TypeConfig,
+    Reply, SharedCommand, SnapshotMeta, Term, TypeConfig,
 };

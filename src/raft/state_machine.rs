@@ -18,16 +18,14 @@ use tokio::sync::watch;
 use super::cluster_clock::ClusterClock;
 use super::config::SNAPSHOT_LOG_BYTES;
 use super::observe::{Observer, Step};
-use super::storage::SnapshotStore;
+use super::storage::{Rows, SnapshotData, SnapshotStore};
 use super::tally::Tally;
-use super::types::{
-    EntryId, Membership, NodeId, Peer, Reply, SnapshotBytes, SnapshotMeta, TypeConfig,
-};
+use super::types::{EntryId, Membership, NodeId, Peer, Reply, SnapshotMeta, TypeConfig};
 use crate::env::{Env, rt};
 use crate::metadata::{State, Timestamp};
 
 /// A snapshot as openraft hands it around.
-pub type NodeSnapshot = Snapshot<super::CommittedLeader, NodeId, Peer, SnapshotBytes>;
+pub type NodeSnapshot<E> = Snapshot<super::CommittedLeader, NodeId, Peer, SnapshotData<E>>;
 
 /// The metadata as of one log position. Immutable.
 #[derive(Clone, Debug)]
@@ -135,7 +133,7 @@ impl<E: Env> StateMachine<E> {
 }
 
 impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = SnapshotData<E>;
     type SnapshotBuilder = SnapshotBuilder<E>;
 
     async fn applied_state(&mut self) -> io::Result<(Option<EntryId>, Membership)> {
@@ -189,13 +187,14 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        data: SnapshotBytes,
+        data: SnapshotData<E>,
     ) -> io::Result<()> {
         self.observe(Step::Installing(meta.last_log_id));
+        let data = data.whole().await?;
         let bytes = data.clone();
         let decoded = self.snapshots.env().blocking(move || State::decode(&bytes)).await?;
         let state = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        self.snapshots.save(meta, data).await?;
+        self.snapshots.save(meta, move |rows| rows.push_all(&data)).await?;
         self.current.applied = meta.last_log_id;
         self.current.membership = meta.last_membership.clone();
         self.current.state = state;
@@ -205,9 +204,9 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<NodeSnapshot>> {
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<NodeSnapshot<E>>> {
         let loaded = self.snapshots.load().await?;
-        Ok(loaded.map(|(meta, snapshot)| NodeSnapshot { meta, snapshot }))
+        Ok(loaded.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
 
@@ -219,18 +218,25 @@ pub struct SnapshotBuilder<E: Env> {
 }
 
 impl<E: Env> RaftSnapshotBuilder<TypeConfig<E>> for SnapshotBuilder<E> {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = SnapshotData<E>;
 
-    async fn build_snapshot(&mut self) -> io::Result<NodeSnapshot> {
+    async fn build_snapshot(&mut self) -> io::Result<NodeSnapshot<E>> {
         let meta = SnapshotMeta {
             last_log_id: self.image.applied,
             last_membership: self.image.membership.clone(),
         };
         let state = self.image.state.clone();
-        let encoded = self.snapshots.env().blocking(move || state.encode()).await?;
-        let snapshot = SnapshotBytes::from(encoded);
-        self.snapshots.save(&meta, snapshot.clone()).await?;
-        Ok(NodeSnapshot { meta, snapshot })
+        // Row by row, so that the node does not have to hold all of it, which is half as large as the state.
+        let encode = move |rows: &mut Rows<'_>| {
+            state.encode_in_pieces(rows.row_bytes(), |piece| rows.push(piece))
+        };
+        self.snapshots.save(&meta, encode).await?;
+        let (meta, snapshot) = self
+            .snapshots
+            .load()
+            .await?
+            .ok_or_else(|| io::Error::other("there is no snapshot although one was saved"))?;
+        Ok(Snapshot { meta, snapshot })
     }
 }
 

@@ -31,8 +31,6 @@ pub type Payload = EntryPayload<SharedCommand, NodeId, Peer>;
 pub type LogEntry = Entry<CommittedLeader, Payload>;
 /// A membership and the log position that set it.
 pub type Membership = openraft::StoredMembership<CommittedLeader, NodeId, Peer>;
-/// A snapshot's bytes, shared: many read them at once.
-pub type SnapshotBytes = bytes::Bytes;
 /// What a snapshot covers.
 pub type SnapshotMeta = openraft::SnapshotMeta<CommittedLeader, NodeId, Peer>;
 /// A ballot, or a leadership once `committed` (Raft §5.2).

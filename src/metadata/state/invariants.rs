@@ -129,12 +129,18 @@ impl State {
 
     /// Partitions are where they are looked for.
     fn check_slots(&self) -> Check {
-        let slots = self.partitions.slots();
-        ensure!(slots.len() == self.partitions.len(), "partitions are lost or are there twice");
-        for (key, slot) in slots {
-            let found = self.partitions.row(*slot).key();
-            ensure!(found == *key, "{found:?} stands in the place of {key:?}");
+        for (slot, row) in self.partitions.rows() {
+            let (key, found) = (row.key(), self.partitions.slot(&row.key()));
+            ensure!(found == Some(slot), "{key:?} is looked for at {found:?}, and is at {slot:?}");
         }
+        let keys = self.partitions.slots().map(|slot| self.partitions.row(slot).key());
+        ensure!(keys.is_sorted_by(|a, b| a < b), "partitions are out of order");
+        let count = self.partitions.slots().count();
+        ensure!(
+            count == self.partitions.len(),
+            "of {} partitions {count} are listed",
+            self.partitions.len()
+        );
         Ok(())
     }
 

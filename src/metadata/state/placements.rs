@@ -5,12 +5,14 @@
 //! replicas. The record is made when somebody asks for it.
 //!
 //! Rows stand in a vector, because its leaves are full, while those of a map that things are inserted into are half
-//! empty; and because whatever else speaks of a partition can say where it stands ([`Slot`]) in four bytes.
+//! empty; and because whatever else speaks of a partition can say where it stands ([`Slot`]) in four bytes. For the same
+//! reason topics that have partitions are numbered.
 
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
+use uuid::Uuid;
 
 use super::{BrokerEntry, PartitionKey, TopicEntry, packed};
 use crate::metadata::{BrokerId, Epoch, PartitionId, PartitionRecord, Stamped, Timestamp};
@@ -34,8 +36,12 @@ impl Slot {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Partitions {
     rows: Vector<Row>,
-    slots: OrdMap<PartitionKey, Slot>,
+    slots: OrdMap<(TopicNumber, PartitionId), Slot>,
+    topics: OrdMap<Uuid, TopicNumber>,
 }
+
+/// The number of a topic, in the order in which they got their first partitions on this node.
+type TopicNumber = u32;
 
 /// The brokers under their ids. A row names its leader by id.
 pub(super) type Brokers = OrdMap<BrokerId, BrokerEntry>;
@@ -46,7 +52,8 @@ impl Partitions {
     }
 
     pub(super) fn slot(&self, key: &PartitionKey) -> Option<Slot> {
-        self.slots.get(key).copied()
+        let (topic, partition_id) = key;
+        self.slots.get(&(*self.topics.get(topic)?, *partition_id)).copied()
     }
 
     /// What stands at a slot that was given out.
@@ -60,8 +67,14 @@ impl Partitions {
     }
 
     /// The slots, in the order of their partitions' keys.
-    pub(super) fn slots(&self) -> &OrdMap<PartitionKey, Slot> {
-        &self.slots
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.topics.values().flat_map(|topic| slots_of(&self.slots, *topic))
+    }
+
+    /// The slots of the partitions of every topic, in the order of their keys. Owns what it needs.
+    pub(super) fn into_slots(self) -> impl Iterator<Item = Vec<Slot>> {
+        let Self { slots, topics, .. } = self;
+        topics.into_iter().map(move |(_, number)| slots_of(&slots, number).collect())
     }
 
     /// The rows, in the order of their slots.
@@ -72,7 +85,9 @@ impl Partitions {
     /// Adds a partition that is not there yet.
     pub(super) fn push(&mut self, row: Row) -> Slot {
         let slot = Slot::new(self.rows.len());
-        let previous = self.slots.insert(row.key(), slot);
+        let (topic, partition_id) = row.key();
+        let topic = number(&mut self.topics, topic);
+        let previous = self.slots.insert((topic, partition_id), slot);
         assert!(previous.is_none(), "there are two partitions {:?}", row.key());
         self.rows.push_back(row);
         slot
@@ -89,9 +104,26 @@ impl Partitions {
 impl FromIterator<Row> for Partitions {
     fn from_iter<I: IntoIterator<Item = Row>>(rows: I) -> Self {
         let rows: Vector<_> = rows.into_iter().collect();
-        let slots = rows.iter().enumerate().map(|(index, row)| (row.key(), Slot::new(index)));
-        Self { slots: packed::map(slots), rows }
+        let mut topics = OrdMap::new();
+        let mut key = |row: &Row| (number(&mut topics, row.topic.fields.uuid), row.partition_id);
+        let slots: Vec<_> =
+            rows.iter().enumerate().map(|(index, row)| (key(row), Slot::new(index))).collect();
+        Self { slots: packed::map(slots.into_iter()), topics, rows }
     }
+}
+
+/// The slots of a topic's partitions, in the order of these.
+fn slots_of(
+    slots: &OrdMap<(TopicNumber, PartitionId), Slot>,
+    topic: TopicNumber,
+) -> impl Iterator<Item = Slot> {
+    slots.range((topic, PartitionId::MIN)..=(topic, PartitionId::MAX)).map(|(_, slot)| *slot)
+}
+
+/// The number of a topic, a new one if it has none.
+fn number(topics: &mut OrdMap<Uuid, TopicNumber>, topic: Uuid) -> TopicNumber {
+    let next = Slot::new(topics.len()).0;
+    *topics.entry(topic).or_insert(next)
 }
 
 /// A partition.
@@ -248,7 +280,6 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use uuid::Uuid;
 
     use super::*;
     use crate::metadata::{

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
+use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -15,7 +16,7 @@ use super::outcomes::{Outcomes, Remembered};
 use super::{
     BrokerEntry, PartitionKey, ProducerEntry, RegistrationChangeEntry, State, TopicEntry, packed,
 };
-use crate::codec::{DecodeError, Parts, encode_versioned, encodes_to};
+use crate::codec::{DecodeError, Parts, encode_versioned, encode_versioned_in_pieces, encodes_to};
 use crate::metadata::{BrokerId, PartitionRecord, Stamped, Timestamp};
 
 /// What is written. Keys are not: every entry knows its own.
@@ -35,7 +36,9 @@ struct Written<'a> {
 }
 
 fn partitions_of<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(state.partitions())
+    let mut partitions = serializer.serialize_seq(Some(state.partition_count()))?;
+    state.partitions().try_for_each(|partition| partitions.serialize_element(&partition))?;
+    partitions.end()
 }
 
 /// What is read before the partitions: the same fields in the same order.
@@ -62,6 +65,19 @@ impl State {
     /// The whole state: history, counters and remembered outcomes included.
     pub fn encode(&self) -> Vec<u8> {
         encode_versioned(&self.written())
+    }
+
+    /// What [`encode`](Self::encode) gives, handed over in pieces of so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// The first that `take` returns.
+    pub fn encode_in_pieces<E>(
+        &self,
+        piece_bytes: usize,
+        take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        encode_versioned_in_pieces(&self.written(), piece_bytes, take)
     }
 
     /// Whether [`encode`](Self::encode) would write `bytes`.

@@ -95,7 +95,7 @@ impl State {
 
     /// Every partition, by topic and number.
     pub fn partitions(&self) -> impl Iterator<Item = Stamped<PartitionRecord>> {
-        self.partitions.slots().values().map(|slot| self.partition(*slot))
+        self.partitions.slots().map(|slot| self.partition(slot))
     }
 
     /// Every producer, by id.
@@ -237,8 +237,8 @@ impl Image<'_> {
             .filter(move |broker| kind == SnapshotKind::Complete || live(broker))
             .chain(former.into_iter().map(|(_, broker)| broker));
         let frozen = State::clone(state);
-        let slots = frozen.partitions.slots().clone().into_iter();
-        let partitions = slots.map(move |(_, slot)| frozen.partition(slot).into());
+        let slots = frozen.partitions.clone().into_slots().flatten();
+        let partitions = slots.map(move |slot| frozen.partition(slot).into());
         let mut lists: Vec<(&'static str, Records)> = vec![
             (RegisterBrokerRecord::NAME, Box::new(brokers.map(Record::from))),
             (TopicRecord::NAME, all(&state.topics)),

@@ -31,8 +31,9 @@ use crate::raft::config::{
 };
 use crate::raft::observe::Observer;
 use crate::raft::state_machine::NodeSnapshot;
+use crate::raft::storage::SnapshotData;
 use crate::raft::tally::Tally;
-use crate::raft::types::{Ballot, NodeId, Peer, SnapshotBytes, TypeConfig};
+use crate::raft::types::{Ballot, NodeId, Peer, TypeConfig};
 
 /// How often a peer that installs a snapshot is asked something, to see whether the connection still is one.
 const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -189,35 +190,31 @@ impl<E: Env> PeerClient<E> {
     async fn send_snapshot(
         &self,
         vote: Ballot,
-        snapshot: NodeSnapshot,
+        snapshot: NodeSnapshot<E>,
     ) -> Result<SnapshotResponse<TypeConfig<E>>, Rpc<E>> {
         let wrap = |error, limit| self.error(error, RPCTypes::InstallSnapshot, limit);
-        let data = snapshot.snapshot;
-        let begin = Request::SnapshotBegin {
-            vote,
-            meta: Box::new(snapshot.meta),
-            bytes: data.len() as u64,
-        };
+        let mut data = snapshot.snapshot;
+        let mut left = data.len();
+        let begin = Request::SnapshotBegin { vote, meta: Box::new(snapshot.meta), bytes: left };
         let mut answer = self.bulk.call(begin, SNAPSHOT_CHUNK_DEADLINE).await;
-        let mut chunks = data.chunks(self.network.snapshot_chunk_bytes).peekable();
         loop {
             match answer.map_err(|error| wrap(error, SNAPSHOT_CHUNK_DEADLINE))? {
                 Response::SnapshotInstalled(response) => return Ok(response),
                 Response::SnapshotReceived => {}
                 other => return Err(unexpected(&other)),
             }
-            let Some(chunk) = chunks.next() else {
+            // What cannot be read is sent again, and checked before it is. That will tell.
+            let chunk = data.take(self.network.snapshot_chunk_bytes).await;
+            let chunk = chunk.map_err(|error| Unreachable::new(&error))?;
+            if chunk.is_empty() {
                 return Err(NetworkError::<TypeConfig<E>>::from_string(
                     "the peer wants more than there is",
                 )
                 .into());
-            };
+            }
+            left -= chunk.len() as u64;
             // `begin`, not `call`: a chunk means nothing on a new connection.
-            let limit = if chunks.peek().is_none() {
-                SNAPSHOT_INSTALL_DEADLINE
-            } else {
-                SNAPSHOT_CHUNK_DEADLINE
-            };
+            let limit = if left == 0 { SNAPSHOT_INSTALL_DEADLINE } else { SNAPSHOT_CHUNK_DEADLINE };
             let chunk = self.bulk.begin(Request::SnapshotChunk(chunk.to_vec()), limit);
             answer = self.nudging(chunk, limit).await;
         }
@@ -255,7 +252,7 @@ fn unexpected<E: Env>(response: &Response<E>) -> Rpc<E> {
 }
 
 impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = SnapshotData<E>;
 
     async fn append_entries(
         &mut self,
@@ -333,7 +330,7 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
     async fn full_snapshot(
         &mut self,
         vote: Ballot,
-        snapshot: NodeSnapshot,
+        snapshot: NodeSnapshot<E>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig<E>>, StreamingError<TypeConfig<E>>> {

@@ -373,7 +373,7 @@ impl<E: Env> Receiving<E> {
         let Some((vote, meta, _)) = self.begun.take() else {
             return Response::Refused("a chunk of no snapshot".to_owned());
         };
-        let snapshot = NodeSnapshot { meta, snapshot: std::mem::take(&mut self.data).into() };
+        let snapshot = NodeSnapshot::<E> { meta, snapshot: std::mem::take(&mut self.data).into() };
         let mistakable =
             local.candidacy.is_mistakable([snapshot.meta.last_membership.membership()]);
         let raft = local.raft.clone();

@@ -44,7 +44,7 @@ use journal::{Journal, Replay, Secret};
 pub use log::LogStore;
 use seal::{seal, unseal};
 use snapshot::Described;
-pub use snapshot::SnapshotStore;
+pub use snapshot::{Rows, SnapshotData, SnapshotStore};
 use writer::Writer;
 
 /// The name of the redb file in the data directory.

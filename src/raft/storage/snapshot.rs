@@ -5,18 +5,21 @@
 //! on the same disk, could not be until that is done: writes stood still for two thirds of a second while five nodes
 //! of one machine saved 170 MB each.
 
+use std::fmt::{self, Debug};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
+use bytes::Bytes;
+use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{KEY_SNAPSHOT, META, OpenError, SNAPSHOT, get, guarded, other, put, unusable};
 use crate::codec;
 use crate::env::Env;
 use crate::raft::observe::{Observer, Step, Stored};
-use crate::raft::types::{SnapshotBytes, SnapshotMeta};
+use crate::raft::types::SnapshotMeta;
 
 /// What is written about a snapshot.
 #[derive(Serialize, Deserialize)]
@@ -55,19 +58,23 @@ impl<E: Env> SnapshotStore<E> {
         &self.env
     }
 
-    /// Replaces the snapshot, unless by an older one. On return it is durable.
+    /// Replaces the snapshot by what `write` writes, unless by an older one. On return it is durable.
     ///
     /// # Errors
     ///
     /// When the disk fails. The storage engine refuses everything from then on.
-    pub async fn save(&self, meta: &SnapshotMeta, data: SnapshotBytes) -> io::Result<()> {
+    pub async fn save(
+        &self,
+        meta: &SnapshotMeta,
+        write: impl FnOnce(&mut Rows<'_>) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
         let (database, described) = (Arc::clone(&self.database), meta.clone());
         let (saving, row_bytes) = (Arc::clone(&self.saving), self.row_bytes);
         let observer = self.observer.clone();
         let save = move || {
             let _one_at_a_time = saving.lock().unwrap_or_else(PoisonError::into_inner);
             let stored = [Stored::Snapshot(described.last_log_id)];
-            if save_snapshot(&database, described, &data, row_bytes)? {
+            if save_snapshot(&database, described, row_bytes, write)? {
                 // Here, and not when the caller has heard of it: of two that are saved at once, the later one is told
                 // of last.
                 Observer::show(observer.as_ref(), Step::Stored(&stored));
@@ -81,15 +88,89 @@ impl<E: Env> SnapshotStore<E> {
         })
     }
 
-    /// Reads the snapshot back.
+    /// Checks the snapshot, and says what it covers and where its bytes are.
     ///
     /// # Errors
     ///
     /// When the disk fails or holds something that was not written.
-    pub async fn load(&self) -> io::Result<Option<(SnapshotMeta, SnapshotBytes)>> {
+    pub async fn load(&self) -> io::Result<Option<(SnapshotMeta, SnapshotData<E>)>> {
         let database = Arc::clone(&self.database);
         let loaded = self.env.blocking(move || guarded(|| load_snapshot(&database)).flatten());
-        loaded.await?.map_err(io::Error::other)
+        let loaded = loaded.await?.map_err(io::Error::other)?;
+        Ok(loaded.map(|(meta, saved)| (meta, SnapshotData::saved(self.env.clone(), saved))))
+    }
+}
+
+/// The bytes of a snapshot: in memory if they came from a peer, on this node's disk if they are its own, from where
+/// they are read a row at a time.
+pub struct SnapshotData<E: Env> {
+    len: u64,
+    /// Read, and not taken yet.
+    at_hand: Bytes,
+    rest: Option<(E, Arc<Saved>)>,
+    /// The row that is read next.
+    next: u32,
+}
+
+impl<E: Env> Debug for SnapshotData<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotData").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl<E: Env> From<Vec<u8>> for SnapshotData<E> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { len: bytes.len() as u64, at_hand: bytes.into(), rest: None, next: 0 }
+    }
+}
+
+impl<E: Env> SnapshotData<E> {
+    fn saved(env: E, saved: Saved) -> Self {
+        let (len, next) = (saved.len(), saved.rows().start);
+        Self { len, at_hand: Bytes::new(), rest: Some((env, Arc::new(saved))), next }
+    }
+
+    /// How many bytes there were at first.
+    #[expect(clippy::len_without_is_empty, reason = "no snapshot is")]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The next bytes, `most` or fewer; none in the end.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub async fn take(&mut self, most: usize) -> io::Result<Bytes> {
+        if self.at_hand.is_empty()
+            && let Some((env, saved)) = &self.rest
+            && saved.rows().contains(&self.next)
+        {
+            let (saved, row) = (Arc::clone(saved), self.next);
+            let read = env.blocking(move || guarded(|| saved.read(row)).flatten());
+            self.at_hand = read.await?.map_err(io::Error::other)?;
+            self.next += 1;
+        }
+        Ok(self.at_hand.split_to(most.min(self.at_hand.len())))
+    }
+
+    /// All bytes that were not taken.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub async fn whole(mut self) -> io::Result<Bytes> {
+        if self.rest.is_none() {
+            return Ok(self.at_hand);
+        }
+        let mut whole = Vec::with_capacity(usize::try_from(self.len).unwrap_or_default());
+        loop {
+            let bytes = self.take(usize::MAX).await?;
+            if bytes.is_empty() {
+                return Ok(whole.into());
+            }
+            whole.extend_from_slice(&bytes);
+        }
     }
 }
 
@@ -100,8 +181,8 @@ const HALF: u32 = 1 << 31;
 pub(super) fn save_snapshot(
     database: &Database,
     meta: SnapshotMeta,
-    data: &[u8],
     row_bytes: usize,
+    write: impl FnOnce(&mut Rows<'_>) -> io::Result<()>,
 ) -> io::Result<bool> {
     let reading = database.begin_read().map_err(other)?.open_table(META).map_err(other)?;
     let present: Option<Described> = get(&reading, KEY_SNAPSHOT).map_err(io::Error::other)?;
@@ -112,23 +193,75 @@ pub(super) fn save_snapshot(
         return Ok(false);
     }
     let first_row = present.map_or(0, |present| present.first_row ^ HALF);
-    let mut rows = (first_row..).zip(data.chunks(row_bytes)).peekable();
-    let mut transaction = begin(database)?;
+    let transaction = begin(database)?;
     // What a save left behind that was cut short.
     keep(&transaction, first_row ^ HALF)?;
-    while let Some((row, chunk)) = rows.next() {
-        transaction.open_table(SNAPSHOT).map_err(other)?.insert(row, chunk).map_err(other)?;
-        if rows.peek().is_some() {
-            transaction.commit().map_err(other)?;
-            transaction = begin(database)?;
-        }
-    }
-    keep(&transaction, first_row)?;
-    let described = Described { meta, first_row, checksum: xxh3_64(data) };
-    let described = codec::encode_versioned(&described);
-    put(&mut transaction.open_table(META).map_err(other)?, KEY_SNAPSHOT, described)?;
-    transaction.commit().map_err(other)?;
+    let checksum = Xxh3Default::new();
+    let transaction = Some(transaction);
+    let mut rows =
+        Rows { database, row_bytes, transaction, first: first_row, next: first_row, checksum };
+    write(&mut rows)?;
+    rows.end(meta)?;
     Ok(true)
+}
+
+/// The rows of a snapshot that is being written.
+pub struct Rows<'a> {
+    database: &'a Database,
+    row_bytes: usize,
+    /// The one that has the last row. Gone after an error.
+    transaction: Option<WriteTransaction>,
+    first: u32,
+    next: u32,
+    checksum: Xxh3Default,
+}
+
+impl Rows<'_> {
+    /// How long every row but the last one should be.
+    pub const fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// Writes a row. On return those before it are durable.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub fn push(&mut self, row: &[u8]) -> io::Result<()> {
+        let mut transaction = self.take_transaction()?;
+        if self.next > self.first {
+            transaction.commit().map_err(other)?;
+            transaction = begin(self.database)?;
+        }
+        transaction.open_table(SNAPSHOT).map_err(other)?.insert(self.next, row).map_err(other)?;
+        self.checksum.update(row);
+        self.next += 1;
+        self.transaction = Some(transaction);
+        Ok(())
+    }
+
+    /// Writes all rows.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub fn push_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        bytes.chunks(self.row_bytes).try_for_each(|row| self.push(row))
+    }
+
+    fn take_transaction(&mut self) -> io::Result<WriteTransaction> {
+        self.transaction.take().ok_or_else(|| io::Error::other("an earlier row was not written"))
+    }
+
+    /// Makes of the rows the snapshot, and removes the one before.
+    fn end(mut self, meta: SnapshotMeta) -> io::Result<()> {
+        let transaction = self.take_transaction()?;
+        keep(&transaction, self.first)?;
+        let described = Described { meta, first_row: self.first, checksum: self.checksum.digest() };
+        let described = codec::encode_versioned(&described);
+        put(&mut transaction.open_table(META).map_err(other)?, KEY_SNAPSHOT, described)?;
+        transaction.commit().map_err(other)
+    }
 }
 
 fn begin(database: &Database) -> io::Result<WriteTransaction> {
@@ -145,21 +278,52 @@ fn keep(transaction: &WriteTransaction, first_row: u32) -> io::Result<()> {
     rows.retain(|row, _| row & HALF == first_row).map_err(other)
 }
 
+/// The rows of a snapshot, as they were when it was loaded: they stay for as long as somebody may read them.
+pub(super) struct Saved {
+    table: ReadOnlyTable<u32, &'static [u8]>,
+    rows: Range<u32>,
+    len: u64,
+}
+
+impl Saved {
+    pub(super) fn rows(&self) -> Range<u32> {
+        self.rows.clone()
+    }
+
+    pub(super) const fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn read(&self, row: u32) -> Result<Bytes, OpenError> {
+        let bytes = self.table.get(row).map_err(unusable)?;
+        let bytes = bytes.ok_or_else(|| corrupt("a row of the snapshot is missing"))?;
+        Ok(Bytes::copy_from_slice(bytes.value()))
+    }
+}
+
+fn corrupt(what: &str) -> OpenError {
+    OpenError::Corrupt(what.to_owned())
+}
+
 pub(super) fn load_snapshot(
     database: &Database,
-) -> Result<Option<(SnapshotMeta, SnapshotBytes)>, OpenError> {
+) -> Result<Option<(SnapshotMeta, Saved)>, OpenError> {
     let reading = database.begin_read().map_err(unusable)?;
     let meta = reading.open_table(META).map_err(unusable)?;
     let Some(Described { meta, first_row, checksum }) = get(&meta, KEY_SNAPSHOT)? else {
         return Ok(None);
     };
-    let mut data = Vec::new();
-    let rows = reading.open_table(SNAPSHOT).map_err(unusable)?;
-    for row in rows.range(first_row..=first_row | (HALF - 1)).map_err(unusable)? {
-        data.extend_from_slice(row.map_err(unusable)?.1.value());
+    let table = reading.open_table(SNAPSHOT).map_err(unusable)?;
+    let (mut found, mut len, mut count) = (Xxh3Default::new(), 0, 0);
+    for row in table.range(first_row..=first_row | (HALF - 1)).map_err(unusable)? {
+        let (_, bytes) = row.map_err(unusable)?;
+        found.update(bytes.value());
+        len += bytes.value().len() as u64;
+        count += 1;
     }
-    if xxh3_64(&data) != checksum {
-        return Err(OpenError::Corrupt("the snapshot is not what was written".to_owned()));
+    if found.digest() != checksum {
+        return Err(corrupt("the snapshot is not what was written"));
     }
-    Ok(Some((meta, data.into())))
+    // They are numbered without a gap, or one will be missing when it is read.
+    Ok(Some((meta, Saved { table, rows: first_row..first_row + count, len })))
 }

@@ -80,7 +80,8 @@ fn written(snapshot_bytes: usize) -> (File, File) {
     transaction.commit().expect("commit");
     mark_claimed(&claimed).expect("mark");
     let meta = SnapshotMeta { last_log_id: Some(id(4)), last_membership: Membership::default() };
-    save_snapshot(&database, meta, &vec![b's'; snapshot_bytes], ROW_BYTES).expect("save");
+    let snapshot = vec![b's'; snapshot_bytes];
+    save_snapshot(&database, meta, ROW_BYTES, |rows| rows.push_all(&snapshot)).expect("save");
     drop(database);
     (file, claimed)
 }
@@ -88,7 +89,15 @@ fn written(snapshot_bytes: usize) -> (File, File) {
 /// All that a node learns from its file, as text.
 fn read(file: &File, claimed: &File) -> Result<String, OpenError> {
     let database = open(file, claimed)?;
-    Ok(format!("{:?} {:?}", load(&database)?, load_snapshot(&database)?))
+    Ok(format!("{:?} {:?}", load(&database)?, whole_snapshot(&database)?))
+}
+
+fn whole_snapshot(database: &Database) -> Result<Option<(SnapshotMeta, Vec<u8>)>, OpenError> {
+    let Some((meta, saved)) = load_snapshot(database)? else { return Ok(None) };
+    let rows = saved.rows().map(|row| saved.read(row)).collect::<Result<Vec<_>, _>>()?;
+    let data = rows.concat();
+    assert_eq!(data.len() as u64, saved.len());
+    Ok(Some((meta, data)))
 }
 
 /// Changes a row behind the node's back, as redb does that adds a row to a page that rotted: with page
@@ -175,9 +184,9 @@ fn a_snapshot_that_rotted_is_not_handed_out() {
     for bad in [Some(vec![b't'; 1_000]), Some(vec![b's'; 999]), None] {
         let (file, claimed) = written(SNAPSHOT_BYTES);
         let database = open(&file, &claimed).expect("sound");
-        load_snapshot(&database).expect("sound").expect("saved");
+        whole_snapshot(&database).expect("sound").expect("saved");
         replace(&database, SNAPSHOT, 1, bad.as_deref());
-        assert_corrupt(&load_snapshot(&database), "a snapshot");
+        assert_corrupt(&whole_snapshot(&database), "a snapshot");
     }
 }
 
@@ -219,10 +228,10 @@ fn a_save_that_is_cut_short_leaves_a_whole_snapshot() {
     let save = |database: &Database, index: u64, byte: u8, bytes: usize| {
         let last_membership = Membership::default();
         let meta = SnapshotMeta { last_log_id: Some(id(index)), last_membership };
-        save_snapshot(database, meta, &vec![byte; bytes], ROW)
+        save_snapshot(database, meta, ROW, |rows| rows.push_all(&vec![byte; bytes]))
     };
     let loaded = |database: &Database| {
-        let (meta, data) = load_snapshot(database).expect("sound").expect("saved");
+        let (meta, data) = whole_snapshot(database).expect("sound").expect("saved");
         assert!(data.iter().all(|byte| *byte == data[0]), "a mixture");
         (meta.last_log_id.expect("an entry").index, data[0], data.len())
     };
