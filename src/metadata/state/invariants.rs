@@ -34,7 +34,9 @@ impl State {
     /// A description of the first one that is broken.
     pub fn check_invariants(&self) -> Result<(), String> {
         self.check_all_but_partitions()?;
-        self.partitions().try_for_each(|partition| self.check_partition(&partition))?;
+        for partition in self.partitions() {
+            self.check_partition(&partition)?;
+        }
         let index = self.index.clone().tidied(&self.partitions);
         ensure!(Index::rebuild(self) == index, "the index does not belong to the state");
         self.check_slots()?;
@@ -119,8 +121,11 @@ impl State {
         Ok(())
     }
 
-    /// A partition that is of this state, or is to be.
-    pub(super) fn check_partition(&self, partition: &Stamped<PartitionRecord>) -> Check {
+    /// A partition that is of this state, or is to be; who leads it.
+    pub(super) fn check_partition(
+        &self,
+        partition: &Stamped<PartitionRecord>,
+    ) -> Result<Option<BrokerId>, String> {
         self.check_stamp("a partition", partition.timestamp)?;
         let PartitionRecord { topic, partition_id, .. } = &partition.fields;
         let placed = self.check_placement(&partition.fields);
@@ -144,7 +149,7 @@ impl State {
         Ok(())
     }
 
-    fn check_placement(&self, partition: &PartitionRecord) -> Check {
+    fn check_placement(&self, partition: &PartitionRecord) -> Result<Option<BrokerId>, String> {
         let PartitionRecord { topic, replicas, isr, removing, adding, leader, .. } = partition;
         ensure!(self.topics.contains_key(topic), "it has no topic");
         ensure!(replicas.len() <= REPLICAS_MAX, "it has {} replicas", replicas.len());
@@ -155,17 +160,20 @@ impl State {
             let among = some.iter().all(|id| replicas.contains(id));
             ensure!(among, "{some:?} is not among its replicas");
         }
+        let mut leader_id = None;
         for id in replicas {
-            ensure!(self.brokers.contains_key(id), "its replica {id} is unknown");
+            let broker = self.brokers.get(id);
+            let Some(broker) = broker else { return Err(format!("its replica {id} is unknown")) };
+            if isr.contains(id) {
+                let may_lead = broker.fields.broker_status.may_lead();
+                ensure!(may_lead, "broker {id} is in sync, but fenced or closed");
+                leader_id = leader_id.or((*leader == Some(broker.fields.uuid)).then_some(*id));
+            }
         }
-        for id in isr {
-            ensure!(self.may_lead(*id), "broker {id} is in sync, but fenced or closed");
+        if let (Some(leader), None) = (leader, leader_id) {
+            return Err(format!("its leader {leader} is not in sync"));
         }
-        if let Some(leader) = leader {
-            let id = self.index.broker_ids.get(leader);
-            ensure!(id.is_some_and(|id| isr.contains(id)), "its leader {leader} is not in sync");
-        }
-        Ok(())
+        Ok(leader_id)
     }
 
     fn check_awaited(&self) -> Check {

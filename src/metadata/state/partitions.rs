@@ -121,7 +121,7 @@ impl State {
     }
 
     /// What is held of a partition. Asserts the cheap invariants.
-    pub(super) fn row(&self, topic: TopicEntry, stamp: Timestamp, fields: &PartitionRecord) -> Row {
+    fn row(&self, topic: TopicEntry, stamp: Timestamp, fields: &PartitionRecord) -> Row {
         for id in &fields.isr {
             assert!(fields.replicas.contains(id), "{fields:?}: {id} is in sync, but no replica");
             assert!(self.may_lead(*id), "{fields:?}: {id} is in sync, but fenced");

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::index::Index;
 use super::outcomes::{Outcomes, Remembered};
+use super::placements::Row;
 use super::{
     BrokerEntry, PartitionKey, ProducerEntry, RegistrationChangeEntry, State, TopicEntry, packed,
 };
@@ -115,11 +116,11 @@ impl State {
             .map(|_| {
                 let partition: Stamped<PartitionRecord> = parts.take()?;
                 // What a row cannot hold breaks an invariant.
-                state.check_partition(&partition).map_err(DecodeError::corrupt)?;
+                let leader = state.check_partition(&partition).map_err(DecodeError::corrupt)?;
                 let topic = state.topics.get(&partition.fields.topic).cloned();
                 let topic =
                     topic.ok_or_else(|| DecodeError::corrupt("a partition has no topic"))?;
-                Ok(state.row(topic, partition.timestamp, &partition.fields))
+                Ok(Row::new(topic, partition.timestamp, &partition.fields, leader))
             })
             .collect::<Result<_, DecodeError>>()?;
         let behind: Behind = parts.take()?;
