@@ -231,11 +231,8 @@ impl<E: Env> RaftSnapshotBuilder<TypeConfig<E>> for SnapshotBuilder<E> {
             state.encode_in_pieces(rows.row_bytes(), |piece| rows.push(piece))
         };
         self.snapshots.save(&meta, encode).await?;
-        let (meta, snapshot) = self
-            .snapshots
-            .load()
-            .await?
-            .ok_or_else(|| io::Error::other("there is no snapshot although one was saved"))?;
+        let saved = self.snapshots.find().await?;
+        let (meta, snapshot) = saved.ok_or_else(|| io::Error::other("what was saved is gone"))?;
         Ok(Snapshot { meta, snapshot })
     }
 }

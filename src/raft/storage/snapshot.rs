@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, WriteTransaction};
+use redb::{AccessGuard, Database, Durability, ReadOnlyTable, ReadableDatabase, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -94,8 +94,26 @@ impl<E: Env> SnapshotStore<E> {
     ///
     /// When the disk fails or holds something that was not written.
     pub async fn load(&self) -> io::Result<Option<(SnapshotMeta, SnapshotData<E>)>> {
+        self.find_by(load_snapshot).await
+    }
+
+    /// As [`load`](Self::load), unchecked.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub async fn find(&self) -> io::Result<Option<(SnapshotMeta, SnapshotData<E>)>> {
+        self.find_by(find_snapshot).await
+    }
+
+    async fn find_by(
+        &self,
+        find: impl FnOnce(&Database) -> Result<Option<(SnapshotMeta, Saved)>, OpenError>
+        + Send
+        + 'static,
+    ) -> io::Result<Option<(SnapshotMeta, SnapshotData<E>)>> {
         let database = Arc::clone(&self.database);
-        let loaded = self.env.blocking(move || guarded(|| load_snapshot(&database)).flatten());
+        let loaded = self.env.blocking(move || guarded(|| find(&database)).flatten());
         let loaded = loaded.await?.map_err(io::Error::other)?;
         Ok(loaded.map(|(meta, saved)| (meta, SnapshotData::saved(self.env.clone(), saved))))
     }
@@ -278,11 +296,12 @@ fn keep(transaction: &WriteTransaction, first_row: u32) -> io::Result<()> {
     rows.retain(|row, _| row & HALF == first_row).map_err(other)
 }
 
-/// The rows of a snapshot, as they were when it was loaded: they stay for as long as somebody may read them.
+/// The rows of a snapshot, as they were when it was found: they stay for as long as somebody may read them.
 pub(super) struct Saved {
     table: ReadOnlyTable<u32, &'static [u8]>,
     rows: Range<u32>,
     len: u64,
+    checksum: u64,
 }
 
 impl Saved {
@@ -295,9 +314,26 @@ impl Saved {
     }
 
     pub(super) fn read(&self, row: u32) -> Result<Bytes, OpenError> {
-        let bytes = self.table.get(row).map_err(unusable)?;
-        let bytes = bytes.ok_or_else(|| corrupt("a row of the snapshot is missing"))?;
-        Ok(Bytes::copy_from_slice(bytes.value()))
+        Ok(Bytes::copy_from_slice(self.row(row)?.value()))
+    }
+
+    fn row(&self, row: u32) -> Result<AccessGuard<'_, &'static [u8]>, OpenError> {
+        let row = self.table.get(row).map_err(unusable)?;
+        row.ok_or_else(|| corrupt("a row of the snapshot is missing"))
+    }
+
+    /// Reads all of it.
+    fn check(&self) -> Result<(), OpenError> {
+        let (mut found, mut len) = (Xxh3Default::new(), 0);
+        for row in self.rows() {
+            let row = self.row(row)?;
+            found.update(row.value());
+            len += row.value().len() as u64;
+        }
+        if (found.digest(), len) != (self.checksum, self.len) {
+            return Err(corrupt("the snapshot is not what was written"));
+        }
+        Ok(())
     }
 }
 
@@ -308,22 +344,32 @@ fn corrupt(what: &str) -> OpenError {
 pub(super) fn load_snapshot(
     database: &Database,
 ) -> Result<Option<(SnapshotMeta, Saved)>, OpenError> {
+    let found = find_snapshot(database)?;
+    if let Some((_, saved)) = &found {
+        saved.check()?;
+    }
+    Ok(found)
+}
+
+fn find_snapshot(database: &Database) -> Result<Option<(SnapshotMeta, Saved)>, OpenError> {
     let reading = database.begin_read().map_err(unusable)?;
     let meta = reading.open_table(META).map_err(unusable)?;
     let Some(Described { meta, first_row, checksum }) = get(&meta, KEY_SNAPSHOT)? else {
         return Ok(None);
     };
     let table = reading.open_table(SNAPSHOT).map_err(unusable)?;
-    let (mut found, mut len, mut count) = (Xxh3Default::new(), 0, 0);
-    for row in table.range(first_row..=first_row | (HALF - 1)).map_err(unusable)? {
-        let (_, bytes) = row.map_err(unusable)?;
-        found.update(bytes.value());
-        len += bytes.value().len() as u64;
-        count += 1;
-    }
-    if found.digest() != checksum {
-        return Err(corrupt("the snapshot is not what was written"));
-    }
-    // They are numbered without a gap, or one will be missing when it is read.
-    Ok(Some((meta, Saved { table, rows: first_row..first_row + count, len })))
+    let mut rows = table.range(first_row..=first_row | (HALF - 1)).map_err(unusable)?;
+    let missing = || corrupt("the snapshot has no rows");
+    let (first, bytes) = rows.next().ok_or_else(missing)?.map_err(unusable)?;
+    let (first, row_bytes) = (first.value(), bytes.value().len() as u64);
+    let (last, len) = match rows.next_back() {
+        None => (first, row_bytes),
+        Some(last) => {
+            let (last, bytes) = last.map_err(unusable)?;
+            let before = u64::from(last.value() - first) * row_bytes;
+            (last.value(), before + bytes.value().len() as u64)
+        }
+    };
+    drop(rows);
+    Ok(Some((meta, Saved { table, rows: first..last.saturating_add(1), len, checksum })))
 }
