@@ -2,7 +2,8 @@
 //!
 //! Every map in here is persistent (imbl): cloning a [`State`] copies a handful of pointers, so a reader
 //! or a snapshot keeps a frozen image while the next command is applied. A command costs by what it
-//! touches, not by what exists.
+//! touches, not by what exists, but for one in as many changes of partitions as there are partitions, which clears away
+//! what these left behind (`index`).
 //!
 //! # What is kept
 //!
@@ -10,7 +11,7 @@
 //! not, and every change of a registration. A complete answer has all of these (see [`view`]), and whoever was away for
 //! longer than ten minutes gets one. Nothing else has to be kept for the ten-minute rule: a diff tells what things are now
 //! and not what they were, so what a record was before is dropped when it changes, and the index of changes has one
-//! entry a thing. There are no tombstones: a closed broker's record says that it is closed. Outcomes are remembered for
+//! entry a thing, and no more outdated ones than there are partitions (and a thousand). There are no tombstones: a closed broker's record says that it is closed. Outcomes are remembered for
 //! [`IDEMPOTENCY_RETENTION`](super::limits::IDEMPOTENCY_RETENTION).
 
 use std::sync::Arc;

@@ -138,7 +138,7 @@ impl State {
     }
 
     /// What changed after `offset`, strictly, or nothing when that is longer than [`HISTORY_WINDOW`]
-    /// before the last stamp. Costs by what changed.
+    /// before the last stamp. Costs by the changes that were made.
     pub fn changes_since(&self, offset: Timestamp, audience: Audience) -> Option<Changes> {
         if self.last_stamp.saturating_since(offset) > HISTORY_WINDOW {
             return None;
@@ -156,11 +156,12 @@ impl State {
         Some(changes)
     }
 
-    /// Whether more than `count` things changed after `offset`. Costs by `count`.
+    /// Whether there were more than `count` changes after `offset`; so many partitions may have changed twice and be one in
+    /// the diff. Costs by `count`.
     pub fn has_more_changes(&self, offset: Timestamp, count: usize) -> bool {
-        let others = self.index.changed_after(offset).map(|(stamp, _)| *stamp);
-        let partitions = self.partitions_changed_after(offset).map(|(stamp, _)| *stamp);
-        others.chain(partitions).nth(count).is_some()
+        let partitions = self.index.count_partition_changes_after(offset);
+        let others = self.index.changed_after(offset).take(count + 1).count();
+        partitions + others > count
     }
 
     /// In the order of their last change; what changed at once, in the order of its keys.

@@ -203,16 +203,20 @@ impl<E: Env> PeerClient<E> {
                 Response::SnapshotReceived => {}
                 other => return Err(unexpected(&other)),
             }
-            // What cannot be read is sent again, and checked before it is. That will tell.
+            // openraft will have the snapshot sent again, and asks the state machine for it first, which stops the node
+            // if it cannot be read.
             let chunk = data.take(self.network.snapshot_chunk_bytes).await;
-            let chunk = chunk.map_err(|error| Unreachable::new(&error))?;
+            let chunk = chunk.map_err(|error| {
+                tracing::error!(%error, "a snapshot cannot be read");
+                Unreachable::new(&error)
+            })?;
             if chunk.is_empty() {
                 return Err(NetworkError::<TypeConfig<E>>::from_string(
                     "the peer wants more than there is",
                 )
                 .into());
             }
-            left -= chunk.len() as u64;
+            left = left.saturating_sub(chunk.len() as u64);
             // `begin`, not `call`: a chunk means nothing on a new connection.
             let limit = if left == 0 { SNAPSHOT_INSTALL_DEADLINE } else { SNAPSHOT_CHUNK_DEADLINE };
             let chunk = self.bulk.begin(Request::SnapshotChunk(chunk.to_vec()), limit);

@@ -7,7 +7,7 @@
 
 use std::fmt::{self, Debug};
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -125,9 +125,17 @@ pub struct SnapshotData<E: Env> {
     len: u64,
     /// Read, and not taken yet.
     at_hand: Bytes,
-    rest: Option<(E, Arc<Saved>)>,
+    /// What is to be read yet, unless nothing is: rows that somebody may read take room on the disk.
+    rest: Option<Rest<E>>,
+}
+
+struct Rest<E: Env> {
+    env: E,
+    saved: Arc<Saved>,
     /// The row that is read next.
     next: u32,
+    /// The checksum of those before it.
+    found: Xxh3Default,
 }
 
 impl<E: Env> Debug for SnapshotData<E> {
@@ -138,14 +146,15 @@ impl<E: Env> Debug for SnapshotData<E> {
 
 impl<E: Env> From<Vec<u8>> for SnapshotData<E> {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { len: bytes.len() as u64, at_hand: bytes.into(), rest: None, next: 0 }
+        Self { len: bytes.len() as u64, at_hand: bytes.into(), rest: None }
     }
 }
 
 impl<E: Env> SnapshotData<E> {
     fn saved(env: E, saved: Saved) -> Self {
-        let (len, next) = (saved.len(), saved.rows().start);
-        Self { len, at_hand: Bytes::new(), rest: Some((env, Arc::new(saved))), next }
+        let (len, next, found) = (saved.len(), saved.rows().start, Xxh3Default::new());
+        let rest = Rest { env, saved: Arc::new(saved), next, found };
+        Self { len, at_hand: Bytes::new(), rest: Some(rest) }
     }
 
     /// How many bytes there were at first.
@@ -154,20 +163,26 @@ impl<E: Env> SnapshotData<E> {
         self.len
     }
 
-    /// The next bytes, `most` or fewer; none in the end.
+    /// The next bytes, `most` or fewer; none in the end. The last ones are given out only if all are what was written.
     ///
     /// # Errors
     ///
-    /// When the disk fails.
+    /// When the disk fails or holds something that was not written.
     pub async fn take(&mut self, most: usize) -> io::Result<Bytes> {
         if self.at_hand.is_empty()
-            && let Some((env, saved)) = &self.rest
-            && saved.rows().contains(&self.next)
+            && let Some(rest) = &mut self.rest
         {
-            let (saved, row) = (Arc::clone(saved), self.next);
-            let read = env.blocking(move || guarded(|| saved.read(row)).flatten());
-            self.at_hand = read.await?.map_err(io::Error::other)?;
-            self.next += 1;
+            let (saved, row) = (Arc::clone(&rest.saved), rest.next);
+            let read = rest.env.blocking(move || guarded(|| saved.read(row)).flatten());
+            let bytes = read.await?.map_err(io::Error::other)?;
+            rest.found.update(&bytes);
+            rest.next += 1;
+            if rest.next == rest.saved.rows().end {
+                // What was checked a while ago may have rotted since.
+                rest.saved.compare(rest.found.digest()).map_err(io::Error::other)?;
+                self.rest = None;
+            }
+            self.at_hand = bytes;
         }
         Ok(self.at_hand.split_to(most.min(self.at_hand.len())))
     }
@@ -213,7 +228,7 @@ pub(super) fn save_snapshot(
     let first_row = present.map_or(0, |present| present.first_row ^ HALF);
     let transaction = begin(database)?;
     // What a save left behind that was cut short.
-    keep(&transaction, first_row ^ HALF)?;
+    remove(&transaction, first_row)?;
     let checksum = Xxh3Default::new();
     let transaction = Some(transaction);
     let mut rows =
@@ -274,7 +289,7 @@ impl Rows<'_> {
     /// Makes of the rows the snapshot, and removes the one before.
     fn end(mut self, meta: SnapshotMeta) -> io::Result<()> {
         let transaction = self.take_transaction()?;
-        keep(&transaction, self.first)?;
+        remove(&transaction, self.first ^ HALF)?;
         let described = Described { meta, first_row: self.first, checksum: self.checksum.digest() };
         let described = codec::encode_versioned(&described);
         put(&mut transaction.open_table(META).map_err(other)?, KEY_SNAPSHOT, described)?;
@@ -290,10 +305,15 @@ fn begin(database: &Database) -> io::Result<WriteTransaction> {
     Ok(transaction)
 }
 
-/// Removes all rows but those of the half that begins with `first_row`.
-fn keep(transaction: &WriteTransaction, first_row: u32) -> io::Result<()> {
+/// Removes all rows of the half that begins with `first_row`.
+fn remove(transaction: &WriteTransaction, first_row: u32) -> io::Result<()> {
     let mut rows = transaction.open_table(SNAPSHOT).map_err(other)?;
-    rows.retain(|row, _| row & HALF == first_row).map_err(other)
+    rows.retain_in(half(first_row), |_, _| false).map_err(other)
+}
+
+/// The numbers of the half that begins with `first_row`.
+const fn half(first_row: u32) -> RangeInclusive<u32> {
+    first_row..=first_row | (HALF - 1)
 }
 
 /// The rows of a snapshot, as they were when it was found: they stay for as long as somebody may read them.
@@ -330,7 +350,15 @@ impl Saved {
             found.update(row.value());
             len += row.value().len() as u64;
         }
-        if (found.digest(), len) != (self.checksum, self.len) {
+        if len != self.len {
+            return Err(corrupt("the snapshot is not as long as was written"));
+        }
+        self.compare(found.digest())
+    }
+
+    /// Whether all rows are what was written, going by the checksum that was found.
+    fn compare(&self, found: u64) -> Result<(), OpenError> {
+        if found != self.checksum {
             return Err(corrupt("the snapshot is not what was written"));
         }
         Ok(())
@@ -358,7 +386,7 @@ fn find_snapshot(database: &Database) -> Result<Option<(SnapshotMeta, Saved)>, O
         return Ok(None);
     };
     let table = reading.open_table(SNAPSHOT).map_err(unusable)?;
-    let mut rows = table.range(first_row..=first_row | (HALF - 1)).map_err(unusable)?;
+    let mut rows = table.range(half(first_row)).map_err(unusable)?;
     let missing = || corrupt("the snapshot has no rows");
     let (first, bytes) = rows.next().ok_or_else(missing)?.map_err(unusable)?;
     let (first, row_bytes) = (first.value(), bytes.value().len() as u64);
@@ -372,4 +400,57 @@ fn find_snapshot(database: &Database) -> Result<Option<(SnapshotMeta, Saved)>, O
     };
     drop(rows);
     Ok(Some((meta, Saved { table, rows: first..last.saturating_add(1), len, checksum })))
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftLeaderId;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+    use crate::env::TokioEnv;
+    use crate::raft::types::{EntryId, Leader, Membership};
+
+    /// 25 bytes in three rows.
+    fn saved() -> Saved {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let transaction = begin(&database).unwrap();
+        transaction.open_table(META).unwrap();
+        transaction.open_table(SNAPSHOT).unwrap();
+        transaction.commit().unwrap();
+        let leader_id = Leader { term: 1, voted_for: 1 }.to_committed();
+        let meta = SnapshotMeta {
+            last_log_id: Some(EntryId { leader_id, index: 1 }),
+            last_membership: Membership::default(),
+        };
+        save_snapshot(&database, meta, 10, |rows| rows.push_all(&[7; 25])).unwrap();
+        find_snapshot(&database).unwrap().unwrap().1
+    }
+
+    #[tokio::test]
+    async fn all_bytes_are_taken_row_by_row() {
+        let mut data = SnapshotData::saved(TokioEnv, saved());
+        let mut lengths = Vec::new();
+        for most in [4, 100, 100, 100, 100] {
+            lengths.push(data.take(most).await.unwrap().len());
+        }
+        assert_eq!((data.len(), lengths), (25, vec![4, 6, 10, 5, 0]));
+        assert!(data.rest.is_none(), "the rows are kept on the disk");
+        let data = SnapshotData::saved(TokioEnv, saved());
+        assert_eq!(data.whole().await.unwrap(), vec![7; 25]);
+    }
+
+    #[tokio::test]
+    async fn what_rotted_since_it_was_checked_is_not_given_out() {
+        let rotten = || {
+            let mut saved = saved();
+            saved.checksum ^= 1;
+            SnapshotData::saved(TokioEnv, saved)
+        };
+        let mut data = rotten();
+        assert_eq!(data.take(100).await.unwrap().len(), 10);
+        assert_eq!(data.take(100).await.unwrap().len(), 10);
+        assert!(data.take(100).await.is_err());
+        assert!(rotten().whole().await.is_err());
+    }
 }
