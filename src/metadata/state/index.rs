@@ -185,6 +185,7 @@ mod tests {
         apply(&mut state, Change::RegisterBroker(broker));
         let name = "t".parse().unwrap();
         apply(&mut state, Change::CreateTopic(CreateTopic { uuid: topic, name }));
+        let before = state.last_stamp();
         for partition in 0..10 {
             let partition = CreatePartition {
                 topic,
@@ -197,6 +198,7 @@ mod tests {
             };
             apply(&mut state, Change::CreatePartition(partition));
         }
+        assert!(state.has_more_changes(before, 9) && !state.has_more_changes(before, 10));
         let before = state.last_stamp();
         let mut lengths = Vec::new();
         for status in [BrokerStatus::Fenced, BrokerStatus::Alive].into_iter().cycle().take(400) {
