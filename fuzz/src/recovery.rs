@@ -18,8 +18,7 @@ use openraft::{Membership as RaftMembership, RaftLogReader};
 use yakt::metadata::{Change, Command, CreateTopic, Timestamp, Uuid};
 use yakt::raft::storage::{FILE_NAME, Identity, LogStore, OpenError, SnapshotStore, Store};
 use yakt::raft::{
-    Ballot, EntryId, LogEntry, Membership, Payload, Peer, SharedCommand, SnapshotBytes,
-    SnapshotMeta, TypeConfig,
+    Ballot, EntryId, LogEntry, Membership, Payload, Peer, SharedCommand, SnapshotMeta, TypeConfig,
 };
 
 use self::disk::{Disk, Survivors};
@@ -83,7 +82,7 @@ struct Log {
 }
 
 /// What the database holds.
-type Saved = Option<(SnapshotMeta, SnapshotBytes)>;
+type Saved = Option<(SnapshotMeta, Vec<u8>)>;
 
 impl Log {
     fn last(&self) -> Option<EntryId> {
@@ -323,7 +322,11 @@ impl Run {
             purged: log.get_log_state().await?.last_purged_log_id,
             entries: log.try_get_log_entries(..).await?,
         };
-        let found = (found, snapshots.load().await?);
+        let saved = match snapshots.load().await? {
+            Some((meta, data)) => Some((meta, data.whole().await?.to_vec())),
+            None => None,
+        };
+        let found = (found, saved);
         let committed = log.read_committed().await?;
         Ok((log, snapshots, found, committed))
     }
@@ -448,7 +451,7 @@ impl Run {
         snapshots: &SnapshotStore<DiskEnv>,
     ) -> std::io::Result<()> {
         self.fresh += 1;
-        let data: SnapshotBytes = vec![self.fresh.to_le_bytes()[0] | 1; length].into();
+        let data = vec![self.fresh.to_le_bytes()[0] | 1; length];
         let nodes = Nodes::from([(1, peer()), (2, peer())]);
         let membership = RaftMembership::new(vec![[1, 2].into()], nodes);
         let meta = SnapshotMeta {
@@ -459,7 +462,7 @@ impl Run {
         if self.saved.latest().as_ref().is_none_or(|(present, _)| present.last_log_id < id) {
             self.saved.states.push(Some((meta.clone(), data.clone())));
         }
-        runtime.block_on(snapshots.save(&meta, data))
+        runtime.block_on(snapshots.save(&meta, move |rows| rows.push_all(&data)))
     }
 }
 

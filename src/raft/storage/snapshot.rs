@@ -153,8 +153,9 @@ impl<E: Env> From<Vec<u8>> for SnapshotData<E> {
 impl<E: Env> SnapshotData<E> {
     fn saved(env: E, saved: Saved) -> Self {
         let (len, next, found) = (saved.len(), saved.rows().start, Xxh3Default::new());
+        let any = !saved.rows().is_empty();
         let rest = Rest { env, saved: Arc::new(saved), next, found };
-        Self { len, at_hand: Bytes::new(), rest: Some(rest) }
+        Self { len, at_hand: Bytes::new(), rest: any.then_some(rest) }
     }
 
     /// How many bytes there were at first.
@@ -387,19 +388,17 @@ fn find_snapshot(database: &Database) -> Result<Option<(SnapshotMeta, Saved)>, O
     };
     let table = reading.open_table(SNAPSHOT).map_err(unusable)?;
     let mut rows = table.range(half(first_row)).map_err(unusable)?;
-    let missing = || corrupt("the snapshot has no rows");
-    let (first, bytes) = rows.next().ok_or_else(missing)?.map_err(unusable)?;
-    let (first, row_bytes) = (first.value(), bytes.value().len() as u64);
-    let (last, len) = match rows.next_back() {
-        None => (first, row_bytes),
-        Some(last) => {
+    let (end, len) = match (rows.next().transpose().map_err(unusable)?, rows.next_back()) {
+        (None, _) => (first_row, 0),
+        (Some((_, only)), None) => (first_row.saturating_add(1), only.value().len() as u64),
+        (Some((_, first)), Some(last)) => {
             let (last, bytes) = last.map_err(unusable)?;
-            let before = u64::from(last.value() - first) * row_bytes;
-            (last.value(), before + bytes.value().len() as u64)
+            let before = u64::from(last.value() - first_row) * first.value().len() as u64;
+            (last.value().saturating_add(1), before + bytes.value().len() as u64)
         }
     };
     drop(rows);
-    Ok(Some((meta, Saved { table, rows: first..last.saturating_add(1), len, checksum })))
+    Ok(Some((meta, Saved { table, rows: first_row..end, len, checksum })))
 }
 
 #[cfg(test)]
@@ -411,8 +410,8 @@ mod tests {
     use crate::env::TokioEnv;
     use crate::raft::types::{EntryId, Leader, Membership};
 
-    /// 25 bytes in three rows.
-    fn saved() -> Saved {
+    /// So many bytes, ten to a row.
+    fn saved(bytes: usize) -> Saved {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         let transaction = begin(&database).unwrap();
         transaction.open_table(META).unwrap();
@@ -423,27 +422,31 @@ mod tests {
             last_log_id: Some(EntryId { leader_id, index: 1 }),
             last_membership: Membership::default(),
         };
-        save_snapshot(&database, meta, 10, |rows| rows.push_all(&[7; 25])).unwrap();
+        save_snapshot(&database, meta, 10, |rows| rows.push_all(&vec![7; bytes])).unwrap();
         find_snapshot(&database).unwrap().unwrap().1
     }
 
     #[tokio::test]
     async fn all_bytes_are_taken_row_by_row() {
-        let mut data = SnapshotData::saved(TokioEnv, saved());
+        let mut data = SnapshotData::saved(TokioEnv, saved(25));
         let mut lengths = Vec::new();
         for most in [4, 100, 100, 100, 100] {
             lengths.push(data.take(most).await.unwrap().len());
         }
         assert_eq!((data.len(), lengths), (25, vec![4, 6, 10, 5, 0]));
         assert!(data.rest.is_none(), "the rows are kept on the disk");
-        let data = SnapshotData::saved(TokioEnv, saved());
-        assert_eq!(data.whole().await.unwrap(), vec![7; 25]);
+        for bytes in [0, 1, 10, 11, 25] {
+            let saved = saved(bytes);
+            saved.check().unwrap();
+            let data = SnapshotData::saved(TokioEnv, saved);
+            assert_eq!(data.whole().await.unwrap(), vec![7; bytes]);
+        }
     }
 
     #[tokio::test]
     async fn what_rotted_since_it_was_checked_is_not_given_out() {
         let rotten = || {
-            let mut saved = saved();
+            let mut saved = saved(25);
             saved.checksum ^= 1;
             SnapshotData::saved(TokioEnv, saved)
         };
