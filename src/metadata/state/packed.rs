@@ -1,7 +1,7 @@
 //! Persistent maps and sets of entries that are all known beforehand.
 //!
 //! imbl splits a leaf that is full into halves, and what is inserted in order never comes back to the left one: a map that
-//! was read from a snapshot would have every leaf half empty, and a million partitions take a hundred mebibytes more.
+//! was read from a snapshot would have every leaf half empty.
 //! So every other entry is inserted first, in order, and then those between them, which fill up the leaves. In order both
 //! times: to insert a million entries here and there takes several times as long.
 

@@ -156,8 +156,8 @@ impl State {
         Some(changes)
     }
 
-    /// Whether there were more than `count` changes after `offset`; so many partitions may have changed twice and be one in
-    /// the diff. Costs by `count`.
+    /// Whether there were more than `count` changes after `offset`. The diff may have fewer: in it a partition that
+    /// changed twice stands once. Costs by `count`.
     pub fn has_more_changes(&self, offset: Timestamp, count: usize) -> bool {
         let partitions = self.index.count_partition_changes_after(offset);
         let others = self.index.changed_after(offset).take(count + 1).count();
