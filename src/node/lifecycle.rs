@@ -159,8 +159,8 @@ impl<E: Env> Node<E> {
         let listener = listener
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
-        let row_bytes = SNAPSHOT_ROW_CHUNKS * options.raft.snapshot_chunk_bytes;
-        let (log, snapshots) = store.into_parts(options.observer.clone(), row_bytes).await?;
+        let page_bytes = SNAPSHOT_ROW_CHUNKS * options.raft.snapshot_chunk_bytes;
+        let (log, snapshots) = store.into_parts(options.observer.clone(), page_bytes).await?;
         let (state_machine, images, snapshot_due) = StateMachine::new(
             snapshots,
             options.raft.snapshot_entries,

@@ -27,6 +27,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHand
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::config::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_ROW_CHUNKS};
 use super::observe::{Observer, Recovered, Step};
 use super::types::{EntryId, NodeId};
 use crate::codec;
@@ -65,8 +66,10 @@ const KEY_SNAPSHOT: &str = "snapshot";
 /// Bytes that [`rewrite`] reads and writes at a time.
 const REWRITE_BYTES: usize = 1 << 20;
 
-/// Memory that redb may use to cache pages. What it holds is read once, at start.
-const CACHE_BYTES: usize = 1 << 20;
+/// Memory that redb may use to cache pages: three of those that hold a row of a snapshot. Half of it is for what is
+/// being written, and a row that did not fit into that would be written at once, and read again for its checksum; and
+/// to write a row, redb looks at the one before.
+const CACHE_BYTES: usize = 3 * SNAPSHOT_ROW_CHUNKS * SNAPSHOT_CHUNK_BYTES;
 
 /// Whose directory this is. Written once, before the node first takes part in anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,7 +198,8 @@ impl<E: Env> Store<E> {
         Ok(())
     }
 
-    /// Starts the writer and loads the log. Snapshots will be written in rows of `snapshot_row_bytes`.
+    /// Starts the writer and loads the log. Snapshots will be written in rows that fill a page of
+    /// `snapshot_page_bytes`.
     ///
     /// # Errors
     ///
@@ -203,7 +207,7 @@ impl<E: Env> Store<E> {
     pub async fn into_parts(
         self,
         observer: Option<Observer>,
-        snapshot_row_bytes: usize,
+        snapshot_page_bytes: usize,
     ) -> Result<(LogStore<E>, SnapshotStore<E>), OpenError> {
         let database = Arc::clone(&self.database);
         let snapshot = self.env.blocking(move || guarded(|| load(&database)).flatten()).await??;
@@ -222,7 +226,7 @@ impl<E: Env> Store<E> {
         let lane = self.env.lane("yakt-journal")?;
         let writer = Writer::new(lane, self.journal, observer.clone());
         let snapshots =
-            SnapshotStore::new(self.env, self.database, observer.clone(), snapshot_row_bytes);
+            SnapshotStore::new(self.env, self.database, observer.clone(), snapshot_page_bytes);
         Ok((LogStore::new(self.replay, writer, observer), snapshots))
     }
 }

@@ -21,6 +21,12 @@ use crate::env::Env;
 use crate::raft::observe::{Observer, Step, Stored};
 use crate::raft::types::SnapshotMeta;
 
+/// What redb writes beside a row into the page that holds it alone: a header, the row's number, and where it ends.
+///
+/// Its pages have sizes that are powers of two. A row of a mebibyte would be given two, all of which would be cleared,
+/// read, written and synced.
+const PAGE_OVERHEAD: usize = 12;
+
 /// What is written about a snapshot.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Described {
@@ -47,9 +53,10 @@ impl<E: Env> SnapshotStore<E> {
         env: E,
         database: Arc<Database>,
         observer: Option<Observer>,
-        row_bytes: usize,
+        page_bytes: usize,
     ) -> Self {
-        Self { env, database, saving: Arc::default(), observer, row_bytes: row_bytes.max(1) }
+        let row_bytes = page_bytes.saturating_sub(PAGE_OVERHEAD).max(1);
+        Self { env, database, saving: Arc::default(), observer, row_bytes }
     }
 
     /// The world this store lives in.
@@ -412,6 +419,12 @@ mod tests {
 
     /// So many bytes, ten to a row.
     fn saved(bytes: usize) -> Saved {
+        let database = database_with(bytes, 10);
+        find_snapshot(&database).unwrap().unwrap().1
+    }
+
+    /// Holds a snapshot of so many bytes, in rows of so many.
+    fn database_with(bytes: usize, row_bytes: usize) -> Database {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         let transaction = begin(&database).unwrap();
         transaction.open_table(META).unwrap();
@@ -422,8 +435,21 @@ mod tests {
             last_log_id: Some(EntryId { leader_id, index: 1 }),
             last_membership: Membership::default(),
         };
-        save_snapshot(&database, meta, 10, |rows| rows.push_all(&vec![7; bytes])).unwrap();
-        find_snapshot(&database).unwrap().unwrap().1
+        save_snapshot(&database, meta, row_bytes, |rows| rows.push_all(&vec![7; bytes])).unwrap();
+        database
+    }
+
+    #[test]
+    fn rows_fill_the_pages_that_redb_gives_them() {
+        const PAGE: usize = 64 << 10;
+        let unused = |row_bytes: usize| {
+            let database = database_with(10 * row_bytes, row_bytes);
+            let stats = begin(&database).unwrap().stats().unwrap();
+            stats.fragmented_bytes()
+        };
+        // redb's own tables take some.
+        assert!(unused(PAGE - PAGE_OVERHEAD) < 2 * PAGE as u64);
+        assert!(unused(PAGE - PAGE_OVERHEAD + 1) > 9 * PAGE as u64, "more than that fits");
     }
 
     #[tokio::test]
