@@ -1,15 +1,15 @@
 //! The Raft log as openraft sees it: all of it in memory, each change queued for the disk.
 
-use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 
+use super::entries::Entries;
 use super::journal::{Head, Replay};
 use super::writer::Writer;
 use crate::codec;
@@ -21,15 +21,14 @@ use crate::raft::types::{Ballot, EntryId, LogEntry, TypeConfig};
 
 /// The log behind the purge point, and the vote.
 ///
-/// - Entry `i` of `entries` has index `purged + 1 + i`: there are no holes.
 /// - Memory runs ahead of the disk, never behind: what a reader sees may not be durable yet, and Raft
 ///   counts it only after the writer's word.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cached {
     vote: Option<Ballot>,
     committed: Option<EntryId>,
     purged: Option<EntryId>,
-    entries: VecDeque<(LogEntry, usize)>,
+    entries: Entries,
 }
 
 impl Cached {
@@ -38,28 +37,7 @@ impl Cached {
     }
 
     fn last(&self) -> Option<EntryId> {
-        self.entries.back().map(|(entry, _)| entry.log_id).or(self.purged)
-    }
-
-    /// The positions in `entries` of the indices in `range` that are there.
-    fn positions(&self, range: &impl RangeBounds<u64>) -> std::ops::Range<usize> {
-        let first = self.first_index();
-        let start = match range.start_bound() {
-            Bound::Included(&index) => index,
-            Bound::Excluded(&index) => index + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(&index) => index.saturating_add(1),
-            Bound::Excluded(&index) => index,
-            Bound::Unbounded => u64::MAX,
-        };
-        let position = |index: u64| {
-            usize::try_from(index.saturating_sub(first))
-                .map_or(self.entries.len(), |p| p.min(self.entries.len()))
-        };
-        let (start, end) = (position(start), position(end));
-        start..end.max(start)
+        self.entries.last().or(self.purged)
     }
 }
 
@@ -92,9 +70,7 @@ impl<E: Env> LogStore<E> {
     pub(super) fn new(replay: Replay, writer: Writer<E>, observer: Option<Observer>) -> Self {
         let Replay { head: Head { vote, committed, purged, next: _ }, entries } = replay;
         let appended = Tally::default();
-        for (_, length) in &entries {
-            appended.add(*length);
-        }
+        entries.lengths().for_each(|length| appended.add(length));
         let cached = Cached { vote, committed, purged, entries };
         Self { cached: Arc::new(Mutex::new(cached)), appended, writer, observer }
     }
@@ -126,9 +102,7 @@ impl<E: Env> RaftLogReader<TypeConfig<E>> for LogStore<E> {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let cached = self.cached();
-        let positions = cached.positions(&range);
-        Ok(cached.entries.range(positions).map(|(entry, _)| entry.clone()).collect())
+        self.cached().entries.read(&range, usize::MAX)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Ballot>> {
@@ -136,15 +110,7 @@ impl<E: Env> RaftLogReader<TypeConfig<E>> for LogStore<E> {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        let cached = self.cached();
-        let positions = cached.positions(&(start..end));
-        let mut bytes = 0;
-        let fitting = cached.entries.range(positions).take_while(|(_, length)| {
-            let first = bytes == 0;
-            bytes += length;
-            first || bytes <= APPEND_BYTES_MAX
-        });
-        Ok(fitting.map(|(entry, _)| entry.clone()).collect())
+        self.cached().entries.read(&(start..end), APPEND_BYTES_MAX)
     }
 }
 
@@ -198,10 +164,9 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
                 let expected = cached.last().map_or(0, |last| last.index() + 1);
                 assert_eq!(index, expected, "openraft appends without holes, after truncating");
                 let bytes = Bytes::from(codec::encode_versioned(&entry));
-                let (id, length) = (entry.log_id, bytes.len());
-                self.appended.add(length);
-                cached.entries.push_back((entry, length));
-                encoded.push((id, bytes));
+                self.appended.add(bytes.len());
+                encoded.push((entry.log_id, bytes.clone()));
+                cached.entries.push(entry, bytes);
             }
         }
         self.writer.append(encoded, callback).await
@@ -215,8 +180,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
                 from >= cached.first_index(),
                 "a purged entry was committed and is never truncated"
             );
-            let kept = cached.positions(&(..from)).end;
-            cached.entries.truncate(kept);
+            cached.entries.truncate_from(from)?;
         }
         self.observe(Step::Truncated(from));
         self.writer.truncate_from(from).await
@@ -225,8 +189,7 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
     async fn purge(&mut self, upto: EntryId) -> io::Result<()> {
         {
             let mut cached = self.cached();
-            let purged = cached.positions(&(..=upto.index())).end;
-            cached.entries.drain(..purged);
+            cached.entries.forget_below(upto.index() + 1);
             cached.purged = cached.purged.max(Some(upto));
         }
         self.observe(Step::Purged(upto));

@@ -33,6 +33,7 @@ use super::types::{EntryId, NodeId};
 use crate::codec;
 use crate::env::{Env, rt};
 
+mod entries;
 mod journal;
 mod log;
 mod seal;
@@ -218,7 +219,7 @@ impl<E: Env> Store<E> {
                 vote: head.vote,
                 committed: head.committed,
                 purged: head.purged,
-                entries: entries.iter().map(|(entry, _)| entry.clone()).collect(),
+                entries: entries.read(&.., usize::MAX)?,
                 snapshot,
             };
             Observer::show(observer.as_ref(), Step::Recovered(&recovered));

@@ -44,6 +44,10 @@ pub(super) type Secret = u64;
 /// Opens the journal's `n`-th file, creating it when it is not there.
 pub(super) type OpenFile<D> = Box<dyn Fn(usize) -> io::Result<D> + Send + Sync>;
 
+/// As many of the last entries as this part of a file holds are in memory decoded: half a mebibyte, and in a simulation,
+/// whose files are small, so few that those which are not are read too.
+const DECODED_PART: u64 = 32;
+
 /// The name of the journal's `n`-th file.
 pub(super) fn file_name(n: usize) -> String {
     format!("yakt.log.{n}")
@@ -94,7 +98,8 @@ impl<D: StorageBackend> Journal<D> {
             }
         }
         let chain = chain(&files)?;
-        let mut replay = Replay::default();
+        let decoded_bytes_max = usize::try_from(segment_bytes / DECODED_PART).unwrap_or(usize::MAX);
+        let mut replay = Replay::new(decoded_bytes_max);
         for n in &chain {
             for record in files[*n].records(secret) {
                 let ops: Vec<Op> = decode(record.body, "journal record")?;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::super::entries::Entries;
 use super::super::{OpenError, decode};
 use crate::raft::types::{Ballot, EntryId, LogEntry};
 
@@ -55,19 +56,24 @@ impl Head {
 }
 
 /// Applies operations in the order in which they were written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct Replay {
     pub(in super::super) head: Head,
-    /// The entries, with their encoded lengths. In the middle, those before the first record are missing.
-    pub(in super::super) entries: std::collections::VecDeque<(LogEntry, usize)>,
+    /// In the middle, those before the first record are missing.
+    pub(in super::super) entries: Entries,
 }
 
 impl Replay {
+    /// Nothing yet.
+    pub(super) fn new(decoded_bytes_max: usize) -> Self {
+        Self { head: Head::default(), entries: Entries::new(decoded_bytes_max) }
+    }
+
     pub(super) fn apply(&mut self, op: &Op) -> Result<(), OpenError> {
         match op {
             // Only the first says something new.
             Op::Head(head) => {
-                let (found, none) = (&self.head, self.entries.is_empty());
+                let (found, none) = (&self.head, self.entries.len() == 0);
                 if head != found && !(none && *found == Head::default()) {
                     return Err(OpenError::Corrupt(format!("{head:?} follows {found:?}")));
                 }
@@ -78,32 +84,21 @@ impl Replay {
                 if index != next {
                     return Err(OpenError::Corrupt(format!("entry {index} is where {next} goes")));
                 }
-                self.entries.push_back((entry, bytes.len()));
+                self.entries.push(entry, bytes.clone());
             }
-            Op::TruncateFrom(index) => {
-                while self.entries.back().is_some_and(|(last, _)| last.log_id.index() >= *index) {
-                    self.entries.pop_back();
-                }
-            }
+            Op::TruncateFrom(index) => self.entries.truncate_from(*index)?,
             Op::Purge(_) | Op::Vote(_) | Op::Committed(_) => {}
         }
         self.head.note(op);
-        self.forget_purged();
+        self.entries.forget_below(self.head.first());
         Ok(())
-    }
-
-    fn forget_purged(&mut self) {
-        let first = self.head.first();
-        while self.entries.front().is_some_and(|(entry, _)| entry.log_id.index() < first) {
-            self.entries.pop_front();
-        }
     }
 
     /// Checks that every entry that should be there is.
     pub(super) fn finish(self) -> Result<Self, OpenError> {
         let (first, next) = (self.head.first(), self.head.next);
         let (expected, found) = (next.checked_sub(first), self.entries.len());
-        let begins = self.entries.front().is_none_or(|(entry, _)| entry.log_id.index() == first);
+        let begins = self.entries.first_index().is_none_or(|index| index == first);
         if expected == Some(found as u64) && begins {
             return Ok(self);
         }

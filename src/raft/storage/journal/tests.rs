@@ -65,7 +65,8 @@ fn append(index: u64) -> Op {
 }
 
 fn seen(replay: &Replay) -> (Head, Vec<u64>) {
-    (replay.head, replay.entries.iter().map(|(entry, _)| entry.log_id.index()).collect())
+    let entries = replay.entries.read(&.., usize::MAX).expect("what was put there");
+    (replay.head, entries.iter().map(|entry| entry.log_id.index()).collect())
 }
 
 /// Eight records, the last of which is several sectors long, and what is read after each of them.
