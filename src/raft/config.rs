@@ -33,8 +33,9 @@ pub const PIPELINE_DEPTH_MAX: usize = 64;
 pub const COMMIT_LINGER: Duration = Duration::from_millis(2);
 
 /// Entries applied since the last snapshot that make a node take the next one, if the state is not so large that it waits
-/// for more (see `state_machine`). At 400 bytes an entry these are the 20 MiB that KRaft lets pass by default (KIP-630).
-pub const SNAPSHOT_ENTRIES: u64 = 50_000;
+/// for more (see `state_machine`). As many as in etcd and `ZooKeeper` by default; at 400 bytes an entry they are 40 MiB, where
+/// KRaft lets 20 pass (KIP-630).
+pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 
 /// Bytes of entries since the last snapshot that make a node take the next one, however few they are: the log is in memory,
 /// and a single entry may have 64 KiB.
@@ -50,8 +51,9 @@ pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
 /// So many chunks of a snapshot are written to the disk, and synced, at a time. The log is synced to the same disk, and
-/// waits no longer than one of these takes; redb wants values far below the 3 GiB that it takes at most.
-pub const SNAPSHOT_ROW_CHUNKS: usize = 4;
+/// waits no longer than one of these takes: when five nodes of one machine take snapshots, the p99 of writes is 1.8 to 2.5
+/// times what it is otherwise, with twice as many 3.0 to 3.3 times.
+pub const SNAPSHOT_ROW_CHUNKS: usize = 2;
 
 /// Bytes of a snapshot at most. A receiver refuses to buffer more.
 pub const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;

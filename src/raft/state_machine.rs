@@ -243,8 +243,8 @@ mod tests {
 
     #[test]
     fn a_large_state_is_written_less_often() {
-        assert_eq!(entries_between_snapshots(50_000, 0), 50_000);
-        assert_eq!(entries_between_snapshots(50_000, 400_000), 50_000);
-        assert_eq!(entries_between_snapshots(50_000, 1_000_000), 125_000);
+        assert_eq!(entries_between_snapshots(100_000, 0), 100_000);
+        assert_eq!(entries_between_snapshots(100_000, 800_000), 100_000);
+        assert_eq!(entries_between_snapshots(100_000, 1_000_000), 125_000);
     }
 }
