@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """YAKt beside etcd and ZooKeeper, on this machine, one after the other, and one table of ratios.
 
-    benches/peers/compare.py [--secs 2] [--reps 3] [--failovers 20] [--peers etcd,zk,yakt] [--results DIR]
+    benches/peers/compare.py [--secs 2] [--reps 3] [--failovers 20] [--rounds 5] [--peers etcd,zk,yakt] [--results DIR]
 
 Five nodes each, on loopback, fsync on, records of about 300 bytes, closed loop over kept connections, the same generator
 (`loadgen`) and the same steps for all. Installs what is missing from Debian's packages, which takes root; builds `yakt` and
-`loadgen`. Takes about twenty minutes on two cores; let nothing else run. Results stay in target/peers/results as JSON lines
-(`--peers` measures some anew and leaves the others as they are).
+`loadgen`. Results stay in target/peers/results as JSON lines (`--peers` measures some anew and leaves the others as they are).
+
+A machine is not equally fast all the time, and least so when others share it. So writes to etcd and YAKt are measured in
+rounds too, one cluster after the other in each, every one new, and what is compared is the middle one of the rounds' ratios.
+(ZooKeeper takes longer than a round to be as fast as it gets.) All that takes half an hour on two cores; let nothing else run.
 """
 import argparse, json, os, pathlib, shutil, statistics, subprocess, sys
 from peerlib import HERE, TARGET, WORK, build_loadgen
@@ -53,23 +56,30 @@ def install(peers):
         subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], check=True, env=env, stdout=sys.stderr)
 
 
-def measure(peer, args, out):
+# What measures each, and all that it measures.
+SCRIPTS = {
+    "limits": (["limits.py"], None),
+    "etcd": (["etcd_peer.py"], "size,write,read,grpc,failover"),
+    "zk": (["zk_peer.py"], "size,write,read,failover"),
+    "yakt": (["http_peer.py", str(WORK / "yakt.json")], "size,write,read,bench,failover"),
+}
+
+
+def measure(peer, args, out, only=None):
     out.unlink(missing_ok=True)
-    common = ["--secs", str(args.secs), "--reps", str(args.reps)]
-    failovers = ["--failovers", str(args.failovers)]
-    if peer == "limits":
-        command = ["limits.py", *common]
-    elif peer == "yakt":
-        file = WORK / "yakt.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(spec()))
-        command = ["http_peer.py", str(file), *common, *failovers, "--parts", "size,write,read,bench,failover"]
-    elif peer == "etcd":
-        command = ["etcd_peer.py", *common, *failovers, "--parts", "size,write,read,grpc,failover"]
-    else:
-        command = ["zk_peer.py", *common, *failovers, "--parts", "size,write,read,failover"]
+    (script, *rest), parts = SCRIPTS[peer]
+    command = [sys.executable, str(HERE / script), *rest, "--secs", str(args.secs), "--reps", str(args.reps), "--out", str(out)]
+    if parts:
+        command += ["--failovers", str(args.failovers), *(only or ["--parts", parts])]
     print(f"== {peer}", file=sys.stderr)
-    subprocess.run([sys.executable, str(HERE / command[0]), *command[1:], "--out", str(out)], check=True, stdout=sys.stderr)
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def measure_round(number, args):
+    """Writes to etcd and to YAKt."""
+    print(f"== round {number}", file=sys.stderr)
+    for peer in ("etcd", "yakt"):
+        measure(peer, args, args.results / f"{peer}.round{number}.jsonl", ["--parts", "write", "--conns", ",".join(map(str, ROUND_CONNS))])
 
 
 class Results:
@@ -78,6 +88,15 @@ class Results:
         for peer in PACKAGES:
             file = directory / f"{peer}.jsonl"
             self.rows[peer] = [json.loads(line) for line in open(file)] if file.exists() else []
+
+        self.rounds = {peer: [] for peer in PACKAGES}
+        for peer, rounds in self.rounds.items():
+            while (file := directory / f"{peer}.round{len(rounds) + 1}.jsonl").exists():
+                rounds.append([json.loads(line) for line in open(file)])
+
+    def in_rounds(self, peer, what, conns):
+        """The rate in each round."""
+        return [row["rate"] for rows in self.rounds[peer] for row in rows if row["what"] == what and row.get("conns") == conns]
 
     def find(self, peer, what, conns=None):
         found = [row for row in self.rows[peer] if row["what"] == what and row.get("conns") == conns]
@@ -95,8 +114,11 @@ class Results:
 WRITE = ("http put to leader", "grpc put to leader", "create on leader", "write to leader")
 LINEAR = ("http linearizable read on {}", "grpc linearizable read on {}", "sync+read (up to date) on {}", "linearizable read on {}")
 LOCAL = ("http serializable read on {}", "grpc serializable read on {}", "local read (serializable-like) on {}", "local read on {}")
+WRITE_GOALS = {1: (2.2, 1.3), 64: (3.0, 1.5)}
+# Connections in the rounds.
+ROUND_CONNS = sorted(WRITE_GOALS)
 RATES = [
-    ("writes/s", WRITE, {1: (2.2, 1.3), 64: (3.0, 1.5)}),
+    ("writes/s", WRITE, WRITE_GOALS),
     ("linearizable reads/s, leader", [name.format("leader") for name in LINEAR], {64: (4.0, 1.0)}),
     ("linearizable reads/s, follower", [name.format("follower") for name in LINEAR], {}),
     ("local reads/s, leader", [name.format("leader") for name in LOCAL], {64: (6.0, None)}),
@@ -146,6 +168,14 @@ def table(results):
             late = [value and value / 1000 for value in late]
             goal = 1.0 if name == "writes/s" and conns in goals else None
             line("– p99, ms", *map(number, late), against(late[3], late[0], goal, True), against(late[3], late[2], goal, True))
+    for conns in ROUND_CONNS:
+        etcd, yakt = results.in_rounds("etcd", WRITE[0], conns), results.in_rounds("yakt", WRITE[3], conns)
+        if etcd and yakt:
+            ratios = sorted(map(ratio, yakt, etcd))
+            compared = against(statistics.median(ratios), 1, WRITE_GOALS[conns][0])
+            name = f"writes/s in {len(ratios)} rounds, {conns} connections"
+            cells = [number(statistics.median(etcd)), "", "", number(statistics.median(yakt))]
+            line(name, *cells, f"{compared}; {number(ratios[0])} to {number(ratios[-1])}", "")
     for name, whats, key, unit in SINGLE:
         values = [results.value(peer, what, key) for peer, what in zip(("etcd", "zk", "yakt"), whats)]
         etcd, zk, yakt = (value and value / unit for value in values)
@@ -164,6 +194,7 @@ def main():
     parser.add_argument("--secs", type=float, default=2)
     parser.add_argument("--reps", type=int, default=3)
     parser.add_argument("--failovers", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", default="limits,etcd,zk,yakt", help="which to measure; '' only prints the table")
     parser.add_argument("--results", type=pathlib.Path, default=TARGET / "results")
     args = parser.parse_args()
@@ -173,9 +204,14 @@ def main():
     if peers:
         build_loadgen()
     if "yakt" in peers:
+        (WORK / "yakt.json").parent.mkdir(parents=True, exist_ok=True)
+        (WORK / "yakt.json").write_text(json.dumps(spec()))
         subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "yakt"], cwd=ROOT, check=True)
     for peer in peers:
         measure(peer, args, args.results / f"{peer}.jsonl")
+    if {"etcd", "yakt"} <= set(peers):
+        for number in range(1, args.rounds + 1):
+            measure_round(number, args)
     table(Results(args.results))
 
 
