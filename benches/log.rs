@@ -51,7 +51,7 @@ fn append(c: &mut Criterion) {
     let store = Store::open(TokioEnv, &directory, 1, LOG_SEGMENT_BYTES);
     let store = runtime.block_on(store).expect("a new directory");
     let (mut log, _snapshots): (LogStore<TokioEnv>, _) =
-        runtime.block_on(store.into_parts(None, 1 << 20)).expect("a new log");
+        runtime.block_on(store.into_parts(None, 512 << 10)).expect("a new log");
     let mut file = File::create(directory.join("beside")).expect("a file");
     let zeros = vec![0; usize::try_from(LOG_SEGMENT_BYTES).expect("it fits")];
     file.write_all(&zeros).and_then(|()| file.sync_all()).expect("a preallocated file");

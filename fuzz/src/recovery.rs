@@ -33,8 +33,8 @@ pub const STEP_BYTES: usize = 8;
 /// Bytes of a file of the log: few, so that there are several.
 const LOG_FILE_BYTES: u64 = 4 << 10;
 
-/// Bytes of a snapshot in one row: few, so that most have several.
-const SNAPSHOT_ROW_BYTES: usize = 256;
+/// Bytes of the page that a row of a snapshot fills, more or less: few, so that most have several.
+const SNAPSHOT_PAGE_BYTES: usize = 256;
 
 /// Longer histories find nothing that shorter ones do not, but slowly.
 const STEPS_MAX: usize = 64;
@@ -316,7 +316,7 @@ impl Run {
             }
         }
         self.claimed = true;
-        let (mut log, snapshots) = store.into_parts(None, SNAPSHOT_ROW_BYTES).await?;
+        let (mut log, snapshots) = store.into_parts(None, SNAPSHOT_PAGE_BYTES).await?;
         let found = Log {
             vote: log.read_vote().await?,
             purged: log.get_log_state().await?.last_purged_log_id,

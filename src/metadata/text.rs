@@ -109,7 +109,7 @@ macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
         ///
-        /// Clones share the text: the log, the record and the index hold one and the same.
+        /// Clones share the text: the record, the index, and the log as long as the entry is new hold one and the same.
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 

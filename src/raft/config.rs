@@ -33,8 +33,8 @@ pub const PIPELINE_DEPTH_MAX: usize = 64;
 pub const COMMIT_LINGER: Duration = Duration::from_millis(2);
 
 /// Entries applied since the last snapshot that make a node take the next one, if the state is not so large that it waits
-/// for more (see `state_machine`). As many as in etcd and `ZooKeeper` by default; at 400 bytes an entry they are 40 MiB, where
-/// KRaft lets 20 pass (KIP-630).
+/// for more (see `state_machine`). As many as in etcd up to 3.5 and in `ZooKeeper` by default; at 400 bytes an entry they are
+/// 38 MiB, where KRaft lets 20 pass (KIP-630).
 pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 
 /// Bytes of entries since the last snapshot that make a node take the next one, however few they are: the log is in memory,

@@ -200,7 +200,7 @@ impl<E: Env> Store<E> {
     }
 
     /// Starts the writer and loads the log. Snapshots will be written in rows that fill a page of
-    /// `snapshot_page_bytes`.
+    /// `snapshot_page_bytes`, if that is a power of two.
     ///
     /// # Errors
     ///

@@ -25,7 +25,7 @@ use crate::raft::types::SnapshotMeta;
 ///
 /// Its pages have sizes that are powers of two. A row of a mebibyte would be given two, all of which would be cleared,
 /// read, written and synced.
-const PAGE_OVERHEAD: usize = 12;
+pub(super) const PAGE_OVERHEAD: usize = 12;
 
 /// What is written about a snapshot.
 #[derive(Serialize, Deserialize)]

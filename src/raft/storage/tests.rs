@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use openraft::vote::RaftLeaderId;
 use redb::{ReadableTableMetadata, StorageBackend};
 
-use super::snapshot::{load_snapshot, save_snapshot};
+use super::snapshot::{PAGE_OVERHEAD, load_snapshot, save_snapshot};
 use super::*;
 use crate::raft::types::{Leader, Membership, SnapshotMeta};
 
@@ -56,7 +56,7 @@ const IDENTITY: Identity =
     Identity { cluster: Uuid::from_u128(1), node: 1, directory: Uuid::from_u128(2), founder: true };
 
 /// Bytes of a row.
-const ROW_BYTES: usize = 1 << 20;
+const ROW_BYTES: usize = SNAPSHOT_ROW_CHUNKS * SNAPSHOT_CHUNK_BYTES - PAGE_OVERHEAD;
 
 /// More than one row.
 const SNAPSHOT_BYTES: usize = ROW_BYTES + 1_000;

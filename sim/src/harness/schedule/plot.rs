@@ -137,6 +137,12 @@ impl Stage {
         if let Some(next) = others.min() {
             self.operator.transfer(next).await;
         }
+        // Once the faults are over nothing is broken any more: nobody would mend it. Having waited for the operator's turn
+        // until then, this slowed the disk and waited for a turn again; the operator was replacing a node, which needed the
+        // vote of the one with the slow disk, whose syncs took longer than a vote may (swarm, seed 1795812544).
+        if self.is_over() {
+            return self.rejoin(id);
+        }
         self.begin_slow_disk(id, disk);
         self.rejoin(id);
         self.last(back).await;
@@ -150,7 +156,7 @@ impl Stage {
     /// what it has written are far apart. With `unheard`, its leader cannot reach it while it is up, and nobody
     /// remembers that it asked when it is back: the cluster may have let it in half-way, and it knows nothing of that.
     pub(super) async fn fall_on_return(&self, id: NodeId, again: Vec<u64>, unheard: bool) {
-        if again.is_empty() {
+        if again.is_empty() || self.is_over() {
             return;
         }
         self.begin_slow_disk(id, RETURN_DISK_MILLIS);

@@ -213,17 +213,10 @@ impl Stage {
         self.end_slow_disk(id);
     }
 
-    /// Slows the disk of node `id` down, until [`Stage::end_slow_disk`] or the end of the faults.
-    ///
-    /// No more once they are over: nobody would mend it. A fault that had waited for the operator's turn slowed a disk
-    /// after the end and waited for a turn again; the operator was replacing a node, which needed the vote of the one
-    /// with the slow disk, whose syncs took longer than a vote may (swarm, seed 1795812544).
     pub(super) fn begin_slow_disk(&self, id: NodeId, latency: u64) {
         self.cluster.begin_slow(id);
-        if !self.is_over() {
-            self.note("disk", Some(id), || format!("the disk takes up to {latency} ms"));
-            self.world().disk(&host(id)).set_latency(around(latency));
-        }
+        self.note("disk", Some(id), || format!("the disk takes up to {latency} ms"));
+        self.world().disk(&host(id)).set_latency(around(latency));
     }
 
     pub(super) fn end_slow_disk(&self, id: NodeId) {
