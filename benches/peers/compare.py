@@ -105,7 +105,7 @@ class Results:
     def value(self, peer, what, key, conns=None):
         row = self.find(peer, what, conns) if what else None
         value = row.get(key) if row else None
-        # A figure for each node: the middle one, or one of the nodes' memory in MB.
+        # A figure for each node: the middle one, or one of the nodes' memory.
         return statistics.median(value) if isinstance(value, list) else value
 
 
@@ -127,10 +127,10 @@ RATES = [
 SINGLE = [
     ("leader killed → next write, median ms", ("failover kill -9 leader (ms)",) * 3, "median", 1),
     ("leader killed → next write, max ms", ("failover kill -9 leader (ms)",) * 3, "max", 1),
-    ("memory idle, MB a node", ("rss_kib idle",) * 3, "per_node", 1024),
-    ("memory after 10,000 records, MB a node", ("10k new keys", "10k new znodes", "10k new records"), "rss_kib", 1024),
-    ("memory in the end, MB a node", ("rss_kib end",) * 3, "per_node", 1024),
-    ("disk for 10,000 records, MB a node", ("10k new keys", "10k new znodes", "10k new records"), "disk_allocated_bytes_growth_per_node", 1 << 20),
+    ("memory idle, MiB a node", ("rss_kib idle",) * 3, "per_node", 1024),
+    ("memory after 10,000 records, MiB a node", ("10k new keys", "10k new znodes", "10k new records"), "rss_kib", 1024),
+    ("memory in the end, MiB a node", ("rss_kib end",) * 3, "per_node", 1024),
+    ("disk for 10,000 records, MiB a node", ("10k new keys", "10k new znodes", "10k new records"), "disk_allocated_bytes_growth_per_node", 1 << 20),
     ("cold start, s", ("cold start, all nodes healthy", "cold start, all nodes serving", "cold start, all nodes ready and a leader"), "secs", 1),
     ("restart of one, s", ("one node restart to healthy", "one node restart to serving", "one node restart to ready"), "median", 1),
 ]
