@@ -210,6 +210,9 @@ def main():
     for peer in peers:
         measure(peer, args, args.results / f"{peer}.jsonl")
     if {"etcd", "yakt"} <= set(peers):
+        # Those of an earlier run, which may have had more.
+        for file in args.results.glob("*.round*.jsonl"):
+            file.unlink()
         for number in range(1, args.rounds + 1):
             measure_round(number, args)
     table(Results(args.results))

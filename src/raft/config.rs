@@ -51,7 +51,7 @@ pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
 /// So many chunks of a snapshot are written to the disk, and synced, at a time. The log is synced to the same disk, and
-/// waits no longer than one of these takes: when five nodes of one machine take snapshots, the p99 of writes is 1.8 to 2.5
+/// waits no longer than one of these takes: when five nodes of one machine take snapshots, the p99 of writes is 1.6 to 2.5
 /// times what it is otherwise, with twice as many 3.0 to 3.3 times.
 pub const SNAPSHOT_ROW_CHUNKS: usize = 2;
 
