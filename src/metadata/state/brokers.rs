@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 
-use super::index::Object;
 use super::{BrokerEntry, State};
 use crate::metadata::{
     BrokerRef, BrokerStatus, Epoch, Record, RegisterBroker, RegisterBrokerRecord,
@@ -75,7 +74,7 @@ impl State {
         };
         let entry = Arc::new(Stamped { timestamp: stamp, fields });
         self.index.broker_ids.insert(change.uuid, id);
-        self.index.changed(Object::Broker(change.uuid), None, stamp);
+        self.index.broker_changed(change.uuid, None, stamp);
         self.brokers.insert(id, entry.clone());
         self.lead_awaiting_partitions(stamp, id);
         Ok(entry.into())
@@ -110,7 +109,7 @@ impl State {
 
         let record = Arc::new(Stamped { timestamp: stamp, fields: registration_change(&next) });
         self.registration_changes.push_back(record.clone());
-        self.index.changed(Object::Broker(uuid), Some(previous.timestamp), stamp);
+        self.index.broker_changed(uuid, Some(previous.timestamp), stamp);
         self.brokers.insert(id, Arc::new(Stamped { timestamp: stamp, fields: next }));
         match (led, may_lead) {
             (true, false) => self.leave_partitions(stamp, id, uuid),

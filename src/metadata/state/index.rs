@@ -2,24 +2,16 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::vector::Focus;
 use imbl::{OrdMap, OrdSet, Vector};
 use uuid::Uuid;
 
 use super::placements::{Brokers, Partitions, Slot};
-use super::{PartitionKey, State, packed};
-use crate::metadata::{BrokerId, ProducerId, Timestamp, TopicName};
-
-/// Something that is created, perhaps changes, and perhaps leaves the live image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Object {
-    /// An incarnation of a broker. A closed one is its own tombstone: its record stays, with the stamp
-    /// of its closing.
-    Broker(Uuid),
-    Topic(Uuid),
-    Partition(PartitionKey, Slot),
-    Producer(ProducerId),
-}
+use super::{ProducerEntry, State, TopicEntry, packed};
+use crate::metadata::{BrokerId, Stamped, Timestamp, TopicName};
 
 /// So few outdated changes of partitions are worth no search for them.
 const OUTDATED_CHANGES_MIN: usize = 1_000;
@@ -32,9 +24,14 @@ pub(super) struct Index {
     /// The partitions whose ISR a broker is in, in the order in which it came to be. A broker leaves all of them at
     /// once, so nothing is ever taken out of a list.
     in_sync: OrdMap<BrokerId, Vector<Slot>>,
-    /// Every object that is no partition under its last change. One entry an object, moved when it changes: diffs
-    /// need nothing more, and it cannot outgrow the objects, so nothing has to be pruned.
-    changes: OrdSet<(Timestamp, Object)>,
+    /// Every incarnation of a broker under its last change. One entry each, moved when it changes: diffs need nothing more,
+    /// and it cannot outgrow the brokers, so nothing has to be pruned. (A closed one is its own tombstone: its record
+    /// stays, with the stamp of its closing.)
+    broker_changes: OrdSet<(Timestamp, Uuid)>,
+    /// Topics in the order in which they were created. They do not change, nor go.
+    topics: Vector<TopicEntry>,
+    /// Producers, as topics.
+    producers: Vector<ProducerEntry>,
     /// Partitions, which are many, in the order of their changes. One that changed again stands here twice, and only
     /// under its last change does it count ([`Partitions::is_latest`]). The others are dropped when they are the most.
     partition_changes: Vector<(Timestamp, Slot)>,
@@ -49,10 +46,7 @@ impl Index {
 
     /// The index that belongs to what `state` holds.
     pub(super) fn rebuild(state: &State) -> Self {
-        let brokers = state.all_brokers().map(|b| (b.timestamp, Object::Broker(b.fields.uuid)));
-        let topics = state.topics.values().map(|t| (t.timestamp, Object::Topic(t.fields.uuid)));
-        let producers = state.producers.iter();
-        let producers = producers.map(|(id, p)| (p.timestamp, Object::Producer(*id)));
+        let brokers = state.all_brokers().map(|b| (b.timestamp, b.fields.uuid));
         let names = state.topics.values().map(|t| (t.fields.name.clone(), t.fields.uuid));
         let mut in_sync = BTreeMap::<_, Vector<_>>::new();
         for (slot, row) in state.partitions.rows() {
@@ -66,7 +60,9 @@ impl Index {
         Self {
             topic_uuids: names.collect(),
             in_sync: in_sync.into_iter().collect(),
-            changes: packed::set(brokers.chain(topics).chain(producers)),
+            broker_changes: packed::set(brokers),
+            topics: in_order(&state.topics),
+            producers: in_order(&state.producers),
             partition_changes: changes.into(),
             ..Self::of_brokers(&state.brokers)
         }
@@ -84,19 +80,30 @@ impl Index {
         self
     }
 
-    /// Notes that an object, which is no partition, changed at `stamp`, and before that at `previous`.
-    pub(super) fn changed(
+    /// Notes that a broker changed at `stamp`, and before that at `previous`.
+    pub(super) fn broker_changed(
         &mut self,
-        object: Object,
+        uuid: Uuid,
         previous: Option<Timestamp>,
         stamp: Timestamp,
     ) {
         if let Some(previous) = previous {
-            assert!(stamp > previous, "{object:?} changed at {stamp}, before {previous}");
-            let known = self.changes.remove(&(previous, object));
-            assert!(known.is_some(), "the change of {object:?} at {previous} was not noted");
+            assert!(stamp > previous, "broker {uuid} changed at {stamp}, before {previous}");
+            let known = self.broker_changes.remove(&(previous, uuid));
+            assert!(known.is_some(), "the change of broker {uuid} at {previous} was not noted");
         }
-        self.changes.insert((stamp, object));
+        self.broker_changes.insert((stamp, uuid));
+    }
+
+    /// Notes a new topic.
+    pub(super) fn topic_created(&mut self, topic: TopicEntry) {
+        self.topic_uuids.insert(topic.fields.name.clone(), topic.fields.uuid);
+        self.topics.push_back(topic);
+    }
+
+    /// Notes a new producer.
+    pub(super) fn producer_registered(&mut self, producer: ProducerEntry) {
+        self.producers.push_back(producer);
     }
 
     /// Notes that a partition changed, as `partitions` has it now.
@@ -118,13 +125,22 @@ impl Index {
         self.in_sync.remove(&broker).unwrap_or_default()
     }
 
-    /// What changed after `offset` and is no partition, in the order of its change.
-    pub(super) fn changed_after(
+    /// The brokers that changed after `offset`, closed ones too, in the order of their changes.
+    pub(super) fn brokers_changed_after(&self, offset: Timestamp) -> impl Iterator<Item = Uuid> {
+        self.broker_changes.range((offset.next(), Uuid::nil())..).map(|(_, uuid)| *uuid)
+    }
+
+    /// The topics that were created after `offset`, in that order.
+    pub(super) fn topics_after(&self, offset: Timestamp) -> impl Iterator<Item = &TopicEntry> {
+        after(&self.topics, offset, |topic| topic.timestamp).into_iter()
+    }
+
+    /// The producers that were registered after `offset`, in that order.
+    pub(super) fn producers_after(
         &self,
         offset: Timestamp,
-    ) -> impl Iterator<Item = &(Timestamp, Object)> {
-        // The least of what changed in the microsecond after `offset`: brokers sort first.
-        self.changes.range((offset.next(), Object::Broker(Uuid::nil()))..)
+    ) -> impl Iterator<Item = &ProducerEntry> {
+        after(&self.producers, offset, |producer| producer.timestamp).into_iter()
     }
 
     /// The partitions that changed after `offset`, in the order of their changes; once for each, so that only those
@@ -133,21 +149,35 @@ impl Index {
         &self,
         offset: Timestamp,
     ) -> impl Iterator<Item = &(Timestamp, Slot)> {
-        self.partition_changes.focus().narrow(self.first_after(offset)..).into_iter()
+        after(&self.partition_changes, offset, |change| change.0).into_iter()
     }
 
-    /// How many changes of partitions there were after `offset`, at least.
-    pub(super) fn count_partition_changes_after(&self, offset: Timestamp) -> usize {
-        self.partition_changes.len() - self.first_after(offset)
+    /// Whether there were more than `count` changes after `offset`, each change of a partition counted. Costs by `count`.
+    pub(super) fn has_more_changes(&self, offset: Timestamp, count: usize) -> bool {
+        let others = after(&self.partition_changes, offset, |change| change.0).len()
+            + after(&self.topics, offset, |topic| topic.timestamp).len()
+            + after(&self.producers, offset, |producer| producer.timestamp).len();
+        others + self.brokers_changed_after(offset).take(count + 1).count() > count
     }
+}
 
-    /// Where the changes of partitions after `offset` begin.
-    fn first_after(&self, offset: Timestamp) -> usize {
-        let first = self.partition_changes.binary_search_by(|(stamp, _)| {
-            if *stamp > offset { Ordering::Greater } else { Ordering::Less }
-        });
-        first.unwrap_or_else(|first| first)
-    }
+/// Those of `entries`, which stand in the order of their stamps, that are of after `offset`.
+fn after<T: Clone>(
+    entries: &Vector<T>,
+    offset: Timestamp,
+    stamp: impl Fn(&T) -> Timestamp,
+) -> Focus<'_, T, DefaultSharedPtr> {
+    let first = entries.binary_search_by(|entry| {
+        if stamp(entry) > offset { Ordering::Greater } else { Ordering::Less }
+    });
+    entries.focus().narrow(first.unwrap_or_else(|first| first)..)
+}
+
+/// The entries of `map` in the order of their stamps.
+fn in_order<K: Ord + Clone, T>(map: &OrdMap<K, Arc<Stamped<T>>>) -> Vector<Arc<Stamped<T>>> {
+    let mut entries: Vec<_> = map.values().cloned().collect();
+    entries.sort_by_key(|entry| entry.timestamp);
+    entries.into()
 }
 
 /// The changes that count.

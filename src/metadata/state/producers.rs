@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use super::State;
-use super::index::Object;
 use crate::metadata::{
     ProducerId, ProducerIdsRecord, Record, RegisterProducer, Rejection, RejectionCode, Stamped,
     Timestamp,
@@ -31,7 +30,7 @@ impl State {
         };
         let fields = ProducerIdsRecord { broker: uuid, broker_epoch, producer_id };
         let entry = Arc::new(Stamped { timestamp: stamp, fields });
-        self.index.changed(Object::Producer(producer_id), None, stamp);
+        self.index.producer_registered(entry.clone());
         self.producers.insert(producer_id, entry.clone());
         Ok(entry.into())
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::State;
-use super::index::Object;
 use crate::metadata::{
     CreateTopic, Record, Rejection, RejectionCode, Stamped, Timestamp, TopicRecord,
 };
@@ -30,8 +29,7 @@ impl State {
         }
         let fields = TopicRecord { uuid: *uuid, name: name.clone() };
         let entry = Arc::new(Stamped { timestamp: stamp, fields });
-        self.index.topic_uuids.insert(name.clone(), *uuid);
-        self.index.changed(Object::Topic(*uuid), None, stamp);
+        self.index.topic_created(entry.clone());
         self.topics.insert(*uuid, entry.clone());
         Ok(entry.into())
     }

@@ -10,7 +10,6 @@ use imbl::OrdMap;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::index::Object;
 use super::placements::Slot;
 use super::{BrokerEntry, State};
 use crate::metadata::limits::HISTORY_WINDOW;
@@ -27,19 +26,6 @@ pub enum Audience {
     Broker,
     /// A client: sees strictly topics, partitions and brokers.
     Client,
-}
-
-impl Audience {
-    /// Whether this audience sees such a record.
-    pub const fn sees(self, record: &Record) -> bool {
-        match self {
-            Self::Broker => true,
-            Self::Client => matches!(
-                record,
-                Record::RegisterBroker(_) | Record::Topic(_) | Record::Partition(_)
-            ),
-        }
-    }
 }
 
 /// A snapshot for an audience. Serialises as `{NAME:[RECORD…]}`, with a list, perhaps an empty one, for
@@ -144,35 +130,35 @@ impl State {
             return None;
         }
         let mut changes = Changes::default();
-        for object in self.changed_after(offset) {
-            match self.current(&object) {
-                Some(Current::Exists(record)) if audience.sees(&record) => {
-                    changes.upserted.push(record);
-                }
-                Some(Current::Deleted(broker)) => changes.deleted.push(broker),
-                Some(Current::Exists(_)) | None => {}
+        for uuid in self.index.brokers_changed_after(offset) {
+            let Some(broker) = self.broker(&uuid.into()) else { continue };
+            if broker.fields.broker_status == BrokerStatus::Closed {
+                let broker_id = broker.fields.broker_id;
+                changes.deleted.push(DeletedBroker { broker_id, uuid });
+            } else {
+                changes.upserted.push(broker.clone().into());
             }
         }
+        let mut partitions: Vec<_> = self
+            .partitions_changed_after(offset)
+            .map(|(stamp, slot)| (*stamp, self.partitions.row(*slot).key(), *slot))
+            .collect();
+        partitions.sort();
+        let upserted = &mut changes.upserted;
+        upserted.extend(self.index.topics_after(offset).cloned().map(Record::from));
+        upserted.extend(partitions.into_iter().map(|(_, _, slot)| self.partition(slot).into()));
+        if audience == Audience::Broker {
+            upserted.extend(self.index.producers_after(offset).cloned().map(Record::from));
+        }
+        // What changed at once stays in the order of its kinds and keys.
+        upserted.sort_by_key(Record::timestamp);
         Some(changes)
     }
 
     /// Whether there were more than `count` changes after `offset`. The diff may have fewer: in it a partition that
     /// changed twice stands once. Costs by `count`.
     pub fn has_more_changes(&self, offset: Timestamp, count: usize) -> bool {
-        let partitions = self.index.count_partition_changes_after(offset);
-        let others = self.index.changed_after(offset).take(count + 1).count();
-        partitions + others > count
-    }
-
-    /// In the order of their last change; what changed at once, in the order of its keys.
-    fn changed_after(&self, offset: Timestamp) -> impl Iterator<Item = Object> {
-        let partitions = self.partitions_changed_after(offset).map(|(stamp, slot)| {
-            (*stamp, Object::Partition(self.partitions.row(*slot).key(), *slot))
-        });
-        let others = self.index.changed_after(offset).copied();
-        let mut changed: Vec<_> = others.chain(partitions).collect();
-        changed.sort();
-        changed.into_iter().map(|(_, object)| object)
+        self.index.has_more_changes(offset, count)
     }
 
     fn partitions_changed_after(
@@ -182,28 +168,6 @@ impl State {
         let changed = self.index.partitions_changed_after(offset);
         changed.filter(|change| self.partitions.is_latest(change))
     }
-
-    fn current(&self, object: &Object) -> Option<Current> {
-        let record = match object {
-            Object::Broker(uuid) => {
-                let broker = self.broker(&(*uuid).into())?;
-                if broker.fields.broker_status == BrokerStatus::Closed {
-                    let broker_id = broker.fields.broker_id;
-                    return Some(Current::Deleted(DeletedBroker { broker_id, uuid: *uuid }));
-                }
-                broker.clone().into()
-            }
-            Object::Topic(uuid) => self.topics.get(uuid)?.clone().into(),
-            Object::Partition(_, slot) => self.partition(*slot).into(),
-            Object::Producer(id) => self.producers.get(id)?.clone().into(),
-        };
-        Some(Current::Exists(record))
-    }
-}
-
-enum Current {
-    Exists(Record),
-    Deleted(DeletedBroker),
 }
 
 /// The records of one kind in an image, one after the other. Owns what it needs: commands may go on meanwhile.
