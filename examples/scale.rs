@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It makes 1,000 brokers, 10,000 topics and a million partitions (`--partitions`) of three replicas each, all
-//! through HTTP, which takes a few minutes, and 8 GiB of memory and disk. Writes are topics of about 300 bytes,
+//! through HTTP, which takes five minutes, and 8 GiB of memory and disk. Writes are topics of about 300 bytes,
 //! created at the leader by `--connections` clients in a closed loop.
 
 #![expect(clippy::disallowed_methods, reason = "it watches real processes from outside")]
@@ -14,6 +14,7 @@
 mod processes;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -39,6 +40,9 @@ const FILLERS: u64 = 64;
 /// How long one request may take: a complete answer is long.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The node that is not of the first five.
+const NEW_NODE: u64 = 6;
+
 /// How often what can be repeated is.
 const REPEATS: usize = 3;
 
@@ -54,6 +58,9 @@ struct Args {
     /// How long each measurement of writes takes, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Times that writes to it and to a small cluster are measured in turns
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
     #[command(flatten)]
     place: Place,
 }
@@ -67,35 +74,42 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // The sixth joins later.
-    let mut cluster = Cluster::plan(&yakt, &scratch, 6);
-    (1..=5).for_each(|id| cluster.restart(id));
-    (1..=5).for_each(|id| cluster.wait_until_ready(id));
-    wait_for("five vote", || {
-        let view = cluster.node(1).cluster()?;
-        (cluster::voters(&view).len() == 5).then_some(())
-    });
+    let mut cluster = start_five(&yakt, &scratch, NEW_NODE);
     let leader = cluster.leader();
-    let load = Load { addr: cluster.node(leader).http, args: &args, next: AtomicU64::new(0) };
+    let load = Load::new(&cluster, &args);
     println!("idle: {} MiB a node", mebibytes(&cluster));
 
+    fill_brokers(load.addr);
     let topics = fill_topics(load.addr);
-    let small = load.alone();
-    println!("writes at {} records: {}", BROKERS + TOPICS, Rate(&small, args.seconds));
     fill_partitions(load.addr, &topics, args.partitions);
     println!("{} partitions: {} MiB a node", args.partitions, mebibytes(&cluster));
 
     wait_until_quiet(&cluster);
-    let large = load.alone();
-    let ratio = float(large.len()) / float(small.len());
-    println!("writes then: {}, {ratio:.2} of the rate before", Rate(&large, args.seconds));
+    let quiet = load.alone();
+    println!("writes: {}", Rate(&quiet, args.seconds));
     diffs(&cluster, leader);
-    snapshots(&cluster, &load, &large);
-    new_node(&mut cluster, &load, &large);
+    snapshots(&cluster, &load, &quiet);
     restarts(&mut cluster);
     complete_answers(&cluster);
-    println!("at the end: {} MiB a node", mebibytes(&cluster));
+    new_node(&mut cluster, &load, &quiet);
+    rounds(&cluster, &load, || start_five(&yakt, &scratch, 5));
     ExitCode::SUCCESS
+}
+
+/// Five voters of a cluster that is planned for `size` nodes.
+fn start_five(yakt: &Path, scratch: &Path, size: u64) -> Cluster {
+    let mut cluster = Cluster::plan(yakt, scratch, size);
+    (1..=5).for_each(|id| cluster.restart(id));
+    (1..=5).for_each(|id| cluster.wait_until_ready(id));
+    wait_until_so_many_vote(&cluster, 5);
+    cluster
+}
+
+fn wait_until_so_many_vote(cluster: &Cluster, voters: usize) {
+    wait_for(&format!("{voters} vote"), || {
+        let view = cluster.node(1).cluster()?;
+        (cluster::voters(&view).len() == voters).then_some(())
+    });
 }
 
 /// Clients that write.
@@ -106,7 +120,12 @@ struct Load<'a> {
     next: AtomicU64,
 }
 
-impl Load<'_> {
+impl<'a> Load<'a> {
+    /// Writes to the leader of `cluster`.
+    fn new(cluster: &Cluster, args: &'a Args) -> Self {
+        Self { addr: cluster.node(cluster.leader()).http, args, next: AtomicU64::new(0) }
+    }
+
     /// The latencies of writes, in microseconds, with nothing else going on.
     fn alone(&self) -> Histogram<u64> {
         self.during(|| thread::sleep(Duration::from_secs(self.args.seconds))).0
@@ -148,12 +167,15 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("good bounds")
 }
 
-/// Registers the brokers and creates the topics; the topics' UUIDs.
-fn fill_topics(addr: SocketAddr) -> Vec<String> {
+fn fill_brokers(addr: SocketAddr) {
     fill(addr, BROKERS, |number| {
         let broker = json!({"brokerId": number, "brokerHost": "10.0.0.1", "brokerPort": 9092});
         Request::post("/register_broker", &broker)
     });
+}
+
+/// Creates the topics; their UUIDs.
+fn fill_topics(addr: SocketAddr) -> Vec<String> {
     let answers = fill(addr, TOPICS, |number| {
         Request::post("/create_topic", &json!({ "name": format!("topic-{number}") }))
     });
@@ -196,6 +218,37 @@ fn fill(addr: SocketAddr, count: u64, request: impl Fn(u64) -> Request + Sync) -
         let fillers: Vec<_> = (0..FILLERS).map(|_| scope.spawn(filler)).collect();
         fillers.into_iter().flat_map(|filler| filler.join().expect("a filler")).collect()
     })
+}
+
+/// Writes to a new cluster of the brokers alone, and then to the large one, again and again: what is compared was seen
+/// within seconds, as the speed of a machine varies over minutes. While one is written to the other is idle.
+fn rounds(cluster: &Cluster, load: &Load<'_>, new_cluster: impl Fn() -> Cluster) {
+    let (mut all_small, mut all_large) = (0, 0);
+    for round in 1..=load.args.rounds {
+        let small_cluster = new_cluster();
+        let small = Load::new(&small_cluster, load.args);
+        fill_brokers(small.addr);
+        let measure = |load: &Load<'_>| {
+            wait_until_quiet(&small_cluster);
+            wait_until_quiet(cluster);
+            load.alone()
+        };
+        let (small, large) = (measure(&small), measure(load));
+        let ratio = float(large.len()) / float(small.len());
+        let rate = |latencies| Rate(latencies, load.args.seconds);
+        println!("round {round}, {BROKERS} records: {}", rate(&small));
+        println!(
+            "round {round}, {} partitions: {}: {ratio:.2}",
+            load.args.partitions,
+            rate(&large)
+        );
+        all_small += small.len();
+        all_large += large.len();
+    }
+    println!(
+        "writes in all rounds: {:.2} of those to {BROKERS} records",
+        float(all_large) / float(all_small)
+    );
 }
 
 /// What ten changes cost a poller that had all but them.
@@ -280,13 +333,13 @@ fn metric(addr: SocketAddr, name: &str) -> u64 {
     line.and_then(|value| value.parse().ok()).expect("a metric")
 }
 
-/// A node joins that has nothing.
+/// A node joins that has nothing, and leaves again.
 fn new_node(cluster: &mut Cluster, load: &Load<'_>, quiet: &Histogram<u64>) {
     wait_until_quiet(cluster);
     let (latencies, took) = load.during(|| {
         let begun = Instant::now();
-        cluster.restart(6);
-        cluster.wait_until_ready(6);
+        cluster.restart(NEW_NODE);
+        cluster.wait_until_ready(NEW_NODE);
         begun.elapsed()
     });
     let rate = Rate(&latencies, took.as_secs());
@@ -295,6 +348,11 @@ fn new_node(cluster: &mut Cluster, load: &Load<'_>, quiet: &Histogram<u64>) {
         took.as_secs_f64(),
         Times(&latencies, quiet)
     );
+    // A sixth vote costs what five do not. A node that is removed before it votes would ask to join again.
+    wait_until_so_many_vote(cluster, 6);
+    let path = format!("/cluster/nodes/{NEW_NODE}");
+    Request::new("DELETE", &path).limit(PATIENCE).ask(load.addr).expect(200);
+    cluster.wait(NEW_NODE);
 }
 
 fn restarts(cluster: &mut Cluster) {

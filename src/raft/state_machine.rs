@@ -49,7 +49,7 @@ pub type SnapshotDue = watch::Receiver<()>;
 /// A snapshot is due when so many entries were applied since the last one as this part of what it would hold, or
 /// [`snapshot_entries`](super::config::RaftOptions::snapshot_entries) if that is more. So the cost of writing all of a
 /// large state is spread over more entries. It is due too when they have [`SNAPSHOT_LOG_BYTES`].
-const DUE_PART: usize = 8;
+const DUE_PART: usize = 4;
 
 /// Entries that a snapshot of so many objects is taken after.
 fn entries_between_snapshots(snapshot_entries: u64, objects: usize) -> u64 {
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_large_state_is_written_less_often() {
         assert_eq!(entries_between_snapshots(100_000, 0), 100_000);
-        assert_eq!(entries_between_snapshots(100_000, 800_000), 100_000);
-        assert_eq!(entries_between_snapshots(100_000, 1_000_000), 125_000);
+        assert_eq!(entries_between_snapshots(100_000, 400_000), 100_000);
+        assert_eq!(entries_between_snapshots(100_000, 1_000_000), 250_000);
     }
 }
