@@ -28,7 +28,8 @@ pub(super) async fn create<E: Env>(
 ) -> Result<Response, Problem> {
     let idempotency = body.idempotency.clone();
     let Topic { name } = body.parse()?;
-    let change = Change::CreateTopic(CreateTopic { uuid: rt::random_uuid::<E>(), name });
+    let uuid = rt::time_ordered_uuid(node.env());
+    let change = Change::CreateTopic(CreateTopic { uuid, name });
     commit(&node, change, idempotency, StatusCode::CREATED).await
 }
 

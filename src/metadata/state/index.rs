@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::vector::Focus;
@@ -10,8 +9,8 @@ use imbl::{OrdMap, OrdSet, Vector};
 use uuid::Uuid;
 
 use super::placements::{Brokers, Partitions, Slot};
-use super::{ProducerEntry, State, TopicEntry, packed};
-use crate::metadata::{BrokerId, Stamped, Timestamp, TopicName};
+use super::{ProducerEntry, State, packed};
+use crate::metadata::{BrokerId, Timestamp};
 
 /// So few outdated changes of partitions are worth no search for them.
 const OUTDATED_CHANGES_MIN: usize = 1_000;
@@ -20,7 +19,6 @@ const OUTDATED_CHANGES_MIN: usize = 1_000;
 pub(super) struct Index {
     /// The id of each latest incarnation.
     pub(super) broker_ids: OrdMap<Uuid, BrokerId>,
-    pub(super) topic_uuids: OrdMap<TopicName, Uuid>,
     /// The partitions whose ISR a broker is in, in the order in which it came to be. A broker leaves all of them at
     /// once, so nothing is ever taken out of a list.
     in_sync: OrdMap<BrokerId, Vector<Slot>>,
@@ -28,9 +26,7 @@ pub(super) struct Index {
     /// and it cannot outgrow the brokers, so nothing has to be pruned. (A closed one is its own tombstone: its record
     /// stays, with the stamp of its closing.)
     broker_changes: OrdSet<(Timestamp, Uuid)>,
-    /// Topics in the order in which they were created. They do not change, nor go.
-    topics: Vector<TopicEntry>,
-    /// Producers, as topics.
+    /// Producers in the order in which they were registered. As topics, they do not change, nor go.
     producers: Vector<ProducerEntry>,
     /// Partitions, which are many, in the order of their changes. One that changed again stands here twice, and only
     /// under its last change does it count ([`Partitions::is_latest`]). The others are dropped when they are the most.
@@ -47,22 +43,21 @@ impl Index {
     /// The index that belongs to what `state` holds.
     pub(super) fn rebuild(state: &State) -> Self {
         let brokers = state.all_brokers().map(|b| (b.timestamp, b.fields.uuid));
-        let names = state.topics.values().map(|t| (t.fields.name.clone(), t.fields.uuid));
+        let mut producers: Vec<_> = state.producers.values().cloned().collect();
+        producers.sort_by_key(|producer| producer.timestamp);
         let mut in_sync = BTreeMap::<_, Vector<_>>::new();
         for (slot, row) in state.partitions.rows() {
-            for broker in row.isr() {
-                in_sync.entry(broker).or_default().push_back(slot);
+            for broker in &*row.lists().isr {
+                in_sync.entry(*broker).or_default().push_back(slot);
             }
         }
         let mut changes: Vec<_> =
             state.partitions.rows().map(|(slot, row)| (row.stamp(), slot)).collect();
         changes.sort_unstable();
         Self {
-            topic_uuids: names.collect(),
             in_sync: in_sync.into_iter().collect(),
             broker_changes: packed::set(brokers),
-            topics: in_order(&state.topics),
-            producers: in_order(&state.producers),
+            producers: producers.into(),
             partition_changes: changes.into(),
             ..Self::of_brokers(&state.brokers)
         }
@@ -95,12 +90,6 @@ impl Index {
         self.broker_changes.insert((stamp, uuid));
     }
 
-    /// Notes a new topic.
-    pub(super) fn topic_created(&mut self, topic: TopicEntry) {
-        self.topic_uuids.insert(topic.fields.name.clone(), topic.fields.uuid);
-        self.topics.push_back(topic);
-    }
-
     /// Notes a new producer.
     pub(super) fn producer_registered(&mut self, producer: ProducerEntry) {
         self.producers.push_back(producer);
@@ -130,11 +119,6 @@ impl Index {
         self.broker_changes.range((offset.next(), Uuid::nil())..).map(|(_, uuid)| *uuid)
     }
 
-    /// The topics that were created after `offset`, in that order.
-    pub(super) fn topics_after(&self, offset: Timestamp) -> impl Iterator<Item = &TopicEntry> {
-        after(&self.topics, offset, |topic| topic.timestamp).into_iter()
-    }
-
     /// The producers that were registered after `offset`, in that order.
     pub(super) fn producers_after(
         &self,
@@ -152,17 +136,15 @@ impl Index {
         after(&self.partition_changes, offset, |change| change.0).into_iter()
     }
 
-    /// Whether there were more than `count` changes after `offset`, each change of a partition counted. Costs by `count`.
-    pub(super) fn has_more_changes(&self, offset: Timestamp, count: usize) -> bool {
-        let others = after(&self.partition_changes, offset, |change| change.0).len()
-            + after(&self.topics, offset, |topic| topic.timestamp).len()
-            + after(&self.producers, offset, |producer| producer.timestamp).len();
-        others + self.brokers_changed_after(offset).take(count + 1).count() > count
+    /// How many changes of partitions and new producers there were after `offset`.
+    pub(super) fn count_after(&self, offset: Timestamp) -> usize {
+        after(&self.partition_changes, offset, |change| change.0).len()
+            + after(&self.producers, offset, |producer| producer.timestamp).len()
     }
 }
 
 /// Those of `entries`, which stand in the order of their stamps, that are of after `offset`.
-fn after<T: Clone>(
+pub(super) fn after<T: Clone>(
     entries: &Vector<T>,
     offset: Timestamp,
     stamp: impl Fn(&T) -> Timestamp,
@@ -171,13 +153,6 @@ fn after<T: Clone>(
         if stamp(entry) > offset { Ordering::Greater } else { Ordering::Less }
     });
     entries.focus().narrow(first.unwrap_or_else(|first| first)..)
-}
-
-/// The entries of `map` in the order of their stamps.
-fn in_order<K: Ord + Clone, T>(map: &OrdMap<K, Arc<Stamped<T>>>) -> Vector<Arc<Stamped<T>>> {
-    let mut entries: Vec<_> = map.values().cloned().collect();
-    entries.sort_by_key(|entry| entry.timestamp);
-    entries.into()
 }
 
 /// The changes that count.

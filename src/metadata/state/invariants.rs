@@ -13,6 +13,7 @@ use super::index::Index;
 use crate::metadata::limits::{ID_MAX, IDEMPOTENCY_ENTRIES_MAX, REPLICAS_MAX, STAMP_MAX_MICROS};
 use crate::metadata::{
     BrokerId, BrokerStatus, PartitionRecord, Record, RegisterBrokerRecord, Stamped, Timestamp,
+    TopicRecord,
 };
 
 type Check = Result<(), String>;
@@ -39,7 +40,7 @@ impl State {
         }
         let index = self.index.clone().tidied(&self.partitions);
         ensure!(Index::rebuild(self) == index, "the index does not belong to the state");
-        self.check_slots()?;
+        self.check_places()?;
         Ok(())
     }
 
@@ -113,11 +114,13 @@ impl State {
     }
 
     fn check_topics(&self) -> Check {
-        let mut names = BTreeSet::new();
-        for topic in self.topics.values() {
+        let mut last = Timestamp::ZERO;
+        for topic in self.topics.created() {
             self.check_stamp("a topic", topic.timestamp)?;
-            ensure!(names.insert(&topic.fields.name), "two topics are {}", topic.fields.name);
+            ensure!(topic.timestamp > last, "topics are out of order");
+            last = topic.timestamp;
         }
+        ensure!(self.topics.are_distinct(), "two topics have the same UUID or name");
         Ok(())
     }
 
@@ -132,26 +135,25 @@ impl State {
         placed.map_err(|e| format!("partition {partition_id} of topic {topic}: {e}"))
     }
 
-    /// Partitions are where they are looked for.
-    fn check_slots(&self) -> Check {
+    /// Topics and partitions are where they are looked for.
+    fn check_places(&self) -> Check {
+        for topic in self.topics.created() {
+            let TopicRecord { uuid, name } = &topic.fields;
+            let found = self.topics.number(uuid).and_then(|number| self.topics.get(number));
+            ensure!(found == Some(topic), "topic {uuid} is looked for elsewhere");
+            let found = self.topics.named(name.as_str());
+            ensure!(found == Some(topic), "topic {name} is looked for elsewhere");
+        }
         for (slot, row) in self.partitions.rows() {
-            let (key, found) = (row.key(), self.partitions.slot(&row.key()));
+            let (key, found) = (row.key(), self.partitions.slot(row.key()));
             ensure!(found == Some(slot), "{key:?} is looked for at {found:?}, and is at {slot:?}");
         }
-        let keys = self.partitions.slots().map(|slot| self.partitions.row(slot).key());
-        ensure!(keys.is_sorted_by(|a, b| a < b), "partitions are out of order");
-        let count = self.partitions.slots().count();
-        ensure!(
-            count == self.partitions.len(),
-            "of {} partitions {count} are listed",
-            self.partitions.len()
-        );
         Ok(())
     }
 
     fn check_placement(&self, partition: &PartitionRecord) -> Result<Option<BrokerId>, String> {
         let PartitionRecord { topic, replicas, isr, removing, adding, leader, .. } = partition;
-        ensure!(self.topics.contains_key(topic), "it has no topic");
+        ensure!(self.topics.number(topic).is_some(), "it has no topic");
         ensure!(replicas.len() <= REPLICAS_MAX, "it has {} replicas", replicas.len());
         check_distinct(replicas)?;
         for some in [isr, removing, adding] {
@@ -181,7 +183,7 @@ impl State {
         for (id, key) in &self.awaited {
             ensure!(keys.insert(key), "partition {key:?} awaits two brokers");
             ensure!(!self.may_lead(*id), "partition {key:?} awaits broker {id}, which is there");
-            let Some(slot) = self.partitions.slot(key) else {
+            let Some(slot) = self.slot(key) else {
                 return Err(format!("broker {id} is awaited by no partition, {key:?}"));
             };
             let partition = self.partition(slot);

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use self::index::Index;
 use self::outcomes::{Outcomes, Recall};
 use self::placements::{Brokers, Partitions};
+use self::topics::Topics;
 use super::limits::{CLOCK_MAX_MICROS, IDEMPOTENCY_ENTRIES_MAX};
 use super::{
     BrokerId, Change, Command, PartitionId, ProducerId, ProducerIdsRecord, Record,
@@ -93,7 +94,7 @@ pub struct State {
     former_brokers: OrdMap<Uuid, BrokerEntry>,
     /// In log order.
     registration_changes: Vector<RegistrationChangeEntry>,
-    topics: OrdMap<Uuid, TopicEntry>,
+    topics: Topics,
     partitions: Partitions,
     /// Partitions without an ISR, under the broker that left it last. See [`partitions`].
     awaited: OrdSet<(BrokerId, PartitionKey)>,

@@ -15,7 +15,8 @@
 use uuid::Uuid;
 
 use super::placements::{Row, Slot};
-use super::{PartitionKey, State, TopicEntry};
+use super::topics::TopicNumber;
+use super::{PartitionKey, State};
 use crate::metadata::limits::REPLICAS_MAX;
 use crate::metadata::{
     BrokerId, BrokerRef, CreatePartition, Epoch, LeaderChoice, PartitionId, PartitionRecord,
@@ -29,11 +30,11 @@ impl State {
         change: &CreatePartition,
     ) -> Result<Record, Rejection> {
         let key = (change.topic, change.partition_id);
-        let Some(topic) = self.topics.get(&change.topic).cloned() else {
+        let Some(topic) = self.topics.number(&change.topic) else {
             let message = format!("there is no topic {}", change.topic);
             return Err(Rejection::new(RejectionCode::UnknownTopic, message));
         };
-        if self.partitions.slot(&key).is_some() {
+        if self.partitions.slot((topic, change.partition_id)).is_some() {
             let message = format!("the topic has a partition {} already", change.partition_id);
             return Err(Rejection::new(RejectionCode::DuplicatePartition, message));
         }
@@ -78,7 +79,7 @@ impl State {
                 next.leader = self.preferred_leader(&next.replicas, &next.isr);
             }
             if next.isr.is_empty() {
-                self.awaited.insert((id, self.partitions.row(slot).key()));
+                self.awaited.insert((id, self.key(slot)));
             }
             next.partition_epoch = next.partition_epoch.next();
             self.change_partition(stamp, slot, &next);
@@ -89,7 +90,7 @@ impl State {
     pub(super) fn lead_awaiting_partitions(&mut self, stamp: Timestamp, id: BrokerId) {
         for key in self.partitions_awaiting(id) {
             self.awaited.remove(&(id, key));
-            let Some(slot) = self.partitions.slot(&key) else { continue };
+            let Some(slot) = self.slot(&key) else { continue };
             let mut next = self.partition(slot).fields;
             next.isr = vec![id];
             next.leader = self.preferred_leader(&next.replicas, &next.isr);
@@ -105,23 +106,36 @@ impl State {
         self.awaited.range(first..=last).map(|(_, key)| *key).collect()
     }
 
+    /// Where a partition stands, if there is one of that key.
+    pub(super) fn slot(&self, key: &PartitionKey) -> Option<Slot> {
+        let (topic, partition_id) = key;
+        self.partitions.slot((self.topics.number(topic)?, *partition_id))
+    }
+
+    /// The key of the partition that stands there.
+    pub(super) fn key(&self, slot: Slot) -> PartitionKey {
+        let (topic, partition_id) = self.partitions.row(slot).key();
+        (self.topics[topic].fields.uuid, partition_id)
+    }
+
     /// The record of a partition.
     pub(super) fn partition(&self, slot: Slot) -> Stamped<PartitionRecord> {
-        self.partitions.row(slot).record(&self.brokers)
+        self.partitions.row(slot).record(&self.topics, &self.brokers)
     }
 
     fn change_partition(&mut self, stamp: Timestamp, slot: Slot, next: &PartitionRecord) {
         let previous = self.partitions.row(slot);
-        let (key, epoch, changed) = (previous.key(), previous.epoch(), previous.stamp());
+        let (topic, key) = (previous.key().0, self.key(slot));
+        let (epoch, changed) = (previous.epoch(), previous.stamp());
         assert!(next.partition_epoch >= epoch, "{key:?}: the epoch fell from {epoch}");
         assert!(stamp > changed, "{key:?} changed at {stamp}, before {changed}");
-        let row = self.row(previous.topic().clone(), stamp, next);
+        let row = self.row(topic, stamp, next);
         self.partitions.set(slot, row);
         self.index.partition_changed(slot, &self.partitions);
     }
 
     /// What is held of a partition. Asserts the cheap invariants.
-    fn row(&self, topic: TopicEntry, stamp: Timestamp, fields: &PartitionRecord) -> Row {
+    fn row(&self, topic: TopicNumber, stamp: Timestamp, fields: &PartitionRecord) -> Row {
         for id in &fields.isr {
             assert!(fields.replicas.contains(id), "{fields:?}: {id} is in sync, but no replica");
             assert!(self.may_lead(*id), "{fields:?}: {id} is in sync, but fenced");

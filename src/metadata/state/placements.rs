@@ -1,24 +1,23 @@
 //! How partitions are held: a million of them take little memory.
 //!
 //! A [`PartitionRecord`] has four lists on the heap and two UUIDs. What is held instead is a [`Row`]: the lists of
-//! a usual partition as numbers beside each other, the topic as a pointer, the leader as its place among the
+//! a usual partition as numbers beside each other, the topic as its number, the leader as its place among the
 //! replicas. The record is made when somebody asks for it.
 //!
 //! Rows stand in a vector, because its leaves are full, while those of a map that things are inserted into are half
-//! empty; and because whatever else speaks of a partition can say where it stands ([`Slot`]) in four bytes. For the same
-//! reason topics that have partitions are numbered.
+//! empty; and because whatever else speaks of a partition can say where it stands ([`Slot`]) in four bytes.
 
 use std::num::NonZeroU8;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
-use uuid::Uuid;
 
-use super::{BrokerEntry, PartitionKey, TopicEntry, packed};
+use super::topics::{TopicNumber, Topics};
+use super::{BrokerEntry, packed};
 use crate::metadata::{BrokerId, Epoch, PartitionId, PartitionRecord, Stamped, Timestamp};
 
-/// A partition's place in [`Partitions`]. Nodes count differently, as one that began with a snapshot has the
-/// partitions in another order: nothing that is seen from outside may depend on it.
+/// A partition's place in [`Partitions`], in the order in which they were created: the same on every node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot(u32);
 
@@ -36,12 +35,11 @@ impl Slot {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Partitions {
     rows: Vector<Row>,
-    slots: OrdMap<(TopicNumber, PartitionId), Slot>,
-    topics: OrdMap<Uuid, TopicNumber>,
+    slots: OrdMap<RowKey, Slot>,
 }
 
-/// The number of a topic, in the order in which they got their first partitions on this node.
-type TopicNumber = u32;
+/// A partition's topic and its number there.
+type RowKey = (TopicNumber, PartitionId);
 
 /// The brokers under their ids. A row names its leader by id.
 pub(super) type Brokers = OrdMap<BrokerId, BrokerEntry>;
@@ -51,9 +49,13 @@ impl Partitions {
         self.rows.len()
     }
 
-    pub(super) fn slot(&self, key: &PartitionKey) -> Option<Slot> {
-        let (topic, partition_id) = key;
-        self.slots.get(&(*self.topics.get(topic)?, *partition_id)).copied()
+    /// Whether no two have the same key.
+    pub(super) fn are_distinct(&self) -> bool {
+        self.slots.len() == self.rows.len()
+    }
+
+    pub(super) fn slot(&self, key: RowKey) -> Option<Slot> {
+        self.slots.get(&key).copied()
     }
 
     /// What stands at a slot that was given out.
@@ -66,15 +68,20 @@ impl Partitions {
         self.row(*slot).stamp == *stamp
     }
 
-    /// The slots, in the order of their partitions' keys.
-    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.topics.values().flat_map(|topic| slots_of(&self.slots, *topic))
+    /// The slots of partitions of `topics`, in the order of these.
+    pub(super) fn slots(
+        &self,
+        topics: impl Iterator<Item = TopicNumber>,
+    ) -> impl Iterator<Item = Slot> {
+        topics.flat_map(|topic| slots_of(&self.slots, topic))
     }
 
-    /// The slots of the partitions of every topic, in the order of their keys. Owns what it needs.
-    pub(super) fn into_slots(self) -> impl Iterator<Item = Vec<Slot>> {
-        let Self { slots, topics, .. } = self;
-        topics.into_iter().map(move |(_, number)| slots_of(&slots, number).collect())
+    /// As [`slots`](Self::slots), topic by topic. Owns what it needs.
+    pub(super) fn into_slots(
+        self,
+        topics: impl Iterator<Item = TopicNumber>,
+    ) -> impl Iterator<Item = Vec<Slot>> {
+        topics.map(move |topic| slots_of(&self.slots, topic).collect())
     }
 
     /// The rows, in the order of their slots.
@@ -85,9 +92,7 @@ impl Partitions {
     /// Adds a partition that is not there yet.
     pub(super) fn push(&mut self, row: Row) -> Slot {
         let slot = Slot::new(self.rows.len());
-        let (topic, partition_id) = row.key();
-        let topic = number(&mut self.topics, topic);
-        let previous = self.slots.insert((topic, partition_id), slot);
+        let previous = self.slots.insert(row.key(), slot);
         assert!(previous.is_none(), "there are two partitions {:?}", row.key());
         self.rows.push_back(row);
         slot
@@ -100,36 +105,26 @@ impl Partitions {
     }
 }
 
-/// From rows in the order of their keys. If they are not, or two have the same, not all are found again.
+/// From rows in the order of their slots. If two have the same key, one is not found again.
 impl FromIterator<Row> for Partitions {
     fn from_iter<I: IntoIterator<Item = Row>>(rows: I) -> Self {
         let rows: Vector<_> = rows.into_iter().collect();
-        let mut topics = OrdMap::new();
-        let mut key = |row: &Row| (number(&mut topics, row.topic.fields.uuid), row.partition_id);
-        let slots: Vec<_> =
-            rows.iter().enumerate().map(|(index, row)| (key(row), Slot::new(index))).collect();
-        Self { slots: packed::map(slots.into_iter()), topics, rows }
+        let mut slots: Vec<_> =
+            rows.iter().enumerate().map(|(index, row)| (row.key(), Slot::new(index))).collect();
+        slots.sort_unstable();
+        Self { slots: packed::map(slots.into_iter()), rows }
     }
 }
 
 /// The slots of a topic's partitions, in the order of these.
-fn slots_of(
-    slots: &OrdMap<(TopicNumber, PartitionId), Slot>,
-    topic: TopicNumber,
-) -> impl Iterator<Item = Slot> {
+fn slots_of(slots: &OrdMap<RowKey, Slot>, topic: TopicNumber) -> impl Iterator<Item = Slot> {
     slots.range((topic, PartitionId::MIN)..=(topic, PartitionId::MAX)).map(|(_, slot)| *slot)
-}
-
-/// The number of a topic, a new one if it has none.
-fn number(topics: &mut OrdMap<Uuid, TopicNumber>, topic: Uuid) -> TopicNumber {
-    let next = Slot::new(topics.len()).0;
-    *topics.entry(topic).or_insert(next)
 }
 
 /// A partition.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
-    topic: TopicEntry,
+    topic: TopicNumber,
     stamp: Timestamp,
     epoch: Epoch,
     placement: Placement,
@@ -163,10 +158,37 @@ struct Unusual {
     leader: Option<BrokerId>,
 }
 
+/// A row's lists, and its leader.
+pub(super) struct Lists<'a> {
+    pub(super) replicas: &'a [BrokerId],
+    pub(super) isr: InSync<'a>,
+    pub(super) removing: &'a [BrokerId],
+    pub(super) adding: &'a [BrokerId],
+    pub(super) leader: Option<BrokerId>,
+}
+
+/// The brokers that are in sync.
+pub(super) enum InSync<'a> {
+    /// The first so many.
+    Few([BrokerId; USUAL_REPLICAS_MAX], usize),
+    Listed(&'a [BrokerId]),
+}
+
+impl Deref for InSync<'_> {
+    type Target = [BrokerId];
+
+    fn deref(&self) -> &[BrokerId] {
+        match self {
+            Self::Few(ids, count) => &ids[..*count],
+            Self::Listed(ids) => ids,
+        }
+    }
+}
+
 impl Row {
     /// A partition of `topic`, led by the broker with the id `leader`.
     pub(super) fn new(
-        topic: TopicEntry,
+        topic: TopicNumber,
         stamp: Timestamp,
         fields: &PartitionRecord,
         leader: Option<BrokerId>,
@@ -180,12 +202,8 @@ impl Row {
         }
     }
 
-    pub(super) fn key(&self) -> PartitionKey {
-        (self.topic.fields.uuid, self.partition_id)
-    }
-
-    pub(super) fn topic(&self) -> &TopicEntry {
-        &self.topic
+    pub(super) const fn key(&self) -> RowKey {
+        (self.topic, self.partition_id)
     }
 
     /// When it changed last.
@@ -197,40 +215,43 @@ impl Row {
         self.epoch
     }
 
-    /// The brokers that are in sync.
-    pub(super) fn isr(&self) -> Vec<BrokerId> {
+    pub(super) fn lists(&self) -> Lists<'_> {
         match &self.placement {
-            Placement::Usual { in_sync, ids, .. } => {
-                let is_in_sync = |place: usize| in_sync & bit(place) != 0;
-                let ids = ids.iter().enumerate();
-                ids.filter(|(place, _)| is_in_sync(*place)).map(|(_, id)| *id).collect()
+            Placement::Usual { replicas, in_sync, leader, ids } => {
+                let (mut isr, mut count) = ([BrokerId::MIN; USUAL_REPLICAS_MAX], 0);
+                for (place, id) in ids.iter().enumerate() {
+                    if in_sync & bit(place) != 0 {
+                        isr[count] = *id;
+                        count += 1;
+                    }
+                }
+                Lists {
+                    replicas: &ids[..usize::from(*replicas)],
+                    isr: InSync::Few(isr, count),
+                    removing: &[],
+                    adding: &[],
+                    leader: leader.map(|place| ids[usize::from(place.get()) - 1]),
+                }
             }
-            Placement::Unusual(unusual) => unusual.isr.clone(),
+            Placement::Unusual(unusual) => {
+                let Unusual { replicas, isr, removing, adding, leader } = &**unusual;
+                Lists { replicas, isr: InSync::Listed(isr), removing, adding, leader: *leader }
+            }
         }
     }
 
     /// The record. A leader is named by the UUID of its incarnation, and that is the latest one of its id: a broker
     /// that closes leads nothing.
-    pub(super) fn record(&self, brokers: &Brokers) -> Stamped<PartitionRecord> {
-        let (replicas, removing, adding, leader) = match &self.placement {
-            Placement::Usual { replicas, leader, ids, .. } => {
-                let replicas = ids[..usize::from(*replicas)].to_vec();
-                let leader = leader.map(|place| ids[usize::from(place.get()) - 1]);
-                (replicas, Vec::new(), Vec::new(), leader)
-            }
-            Placement::Unusual(unusual) => {
-                let Unusual { replicas, removing, adding, leader, .. } = &**unusual;
-                (replicas.clone(), removing.clone(), adding.clone(), *leader)
-            }
-        };
+    pub(super) fn record(&self, topics: &Topics, brokers: &Brokers) -> Stamped<PartitionRecord> {
+        let Lists { replicas, isr, removing, adding, leader } = self.lists();
         let uuid = |id| brokers.get(&id).expect("a broker is never forgotten").fields.uuid;
         let fields = PartitionRecord {
             partition_id: self.partition_id,
-            topic: self.topic.fields.uuid,
-            replicas,
-            isr: self.isr(),
-            removing,
-            adding,
+            topic: topics[self.topic].fields.uuid,
+            replicas: replicas.to_vec(),
+            isr: isr.to_vec(),
+            removing: removing.to_vec(),
+            adding: adding.to_vec(),
             leader: leader.map(uuid),
             partition_epoch: self.epoch,
         };
@@ -280,6 +301,7 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use uuid::Uuid;
 
     use super::*;
     use crate::metadata::{
@@ -338,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_row_is_small() {
-        assert_eq!(size_of::<Row>(), 56);
+        assert_eq!(size_of::<Row>(), 48);
     }
 
     proptest! {
@@ -346,11 +368,12 @@ mod tests {
         fn a_record_comes_back_from_its_row(fields in fields()) {
             let topic = TopicRecord { uuid: TOPIC, name: "t".parse().unwrap() };
             let topic = Arc::new(Stamped { timestamp: Timestamp::ZERO, fields: topic });
+            let topics = Topics::of(vec![topic]);
             let stamp = Timestamp::from_micros(7);
             let leader = fields.leader.map(|uuid| id(u32::try_from(uuid.as_u128()).unwrap()));
-            let row = Row::new(topic, stamp, &fields, leader);
-            prop_assert_eq!(row.isr(), fields.isr.clone());
-            prop_assert_eq!(row.record(&brokers()), Stamped { timestamp: stamp, fields });
+            let row = Row::new(TopicNumber::new(0), stamp, &fields, leader);
+            prop_assert_eq!(&*row.lists().isr, &*fields.isr);
+            prop_assert_eq!(row.record(&topics, &brokers()), Stamped { timestamp: stamp, fields });
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The state as bytes.
 //!
 //! The encoding is canonical: equal states give equal bytes on every node, whatever way they came to be
-//! equal. What is derived is left out. [`State::decode`] takes nothing on trust: the bytes must be the
+//! equal. Topics and partitions stand in the order in which they were created, which is a part of the state: it is how
+//! they are numbered, and it is the order in which they stand in memory. What is derived is left out. [`State::decode`] takes nothing on trust: the bytes must be the
 //! very ones that their state encodes to, and the state must keep its invariants.
 
 use std::sync::Arc;
@@ -13,12 +14,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::index::Index;
 use super::outcomes::{Outcomes, Remembered};
-use super::placements::Row;
+use super::placements::{Lists, Partitions, Row};
+use super::topics::{TopicNumber, Topics};
 use super::{
     BrokerEntry, PartitionKey, ProducerEntry, RegistrationChangeEntry, State, TopicEntry, packed,
 };
 use crate::codec::{DecodeError, Parts, encode_versioned, encode_versioned_in_pieces, encodes_to};
-use crate::metadata::{BrokerId, PartitionRecord, Stamped, Timestamp};
+use crate::metadata::{BrokerId, Epoch, PartitionId, PartitionRecord, Stamped, Timestamp};
 
 /// What is written. Keys are not: every entry knows its own.
 #[derive(Serialize)]
@@ -29,17 +31,59 @@ struct Written<'a> {
     registration_changes: Vec<&'a RegistrationChangeEntry>,
     topics: Vec<&'a TopicEntry>,
     #[serde(serialize_with = "partitions_of")]
-    partitions: &'a State,
+    partitions: &'a Partitions,
     awaited: Vec<&'a (BrokerId, PartitionKey)>,
     producers: Vec<&'a ProducerEntry>,
     producer_id_next: u32,
     outcomes: Vec<&'a Remembered>,
 }
 
-fn partitions_of<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut partitions = serializer.serialize_seq(Some(state.partition_count()))?;
-    state.partitions().try_for_each(|partition| partitions.serialize_element(&partition))?;
-    partitions.end()
+/// A partition as it is written: it names its topic and its brokers by their numbers, as it is held.
+#[derive(Serialize)]
+struct WrittenPartition<'a> {
+    timestamp: Timestamp,
+    topic: TopicNumber,
+    partition_id: PartitionId,
+    epoch: Epoch,
+    replicas: &'a [BrokerId],
+    isr: &'a [BrokerId],
+    removing: &'a [BrokerId],
+    adding: &'a [BrokerId],
+    leader: Option<BrokerId>,
+}
+
+/// As it is read: the same fields in the same order.
+#[derive(Deserialize)]
+struct ReadPartition {
+    timestamp: Timestamp,
+    topic: TopicNumber,
+    partition_id: PartitionId,
+    epoch: Epoch,
+    replicas: Vec<BrokerId>,
+    isr: Vec<BrokerId>,
+    removing: Vec<BrokerId>,
+    adding: Vec<BrokerId>,
+    leader: Option<BrokerId>,
+}
+
+fn partitions_of<S: Serializer>(partitions: &Partitions, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut written = serializer.serialize_seq(Some(partitions.len()))?;
+    for (_, row) in partitions.rows() {
+        let (topic, partition_id) = row.key();
+        let Lists { replicas, isr, removing, adding, leader } = row.lists();
+        written.serialize_element(&WrittenPartition {
+            timestamp: row.stamp(),
+            topic,
+            partition_id,
+            epoch: row.epoch(),
+            replicas,
+            isr: &isr,
+            removing,
+            adding,
+            leader,
+        })?;
+    }
+    written.end()
 }
 
 /// What is read before the partitions: the same fields in the same order.
@@ -92,8 +136,8 @@ impl State {
             brokers: self.brokers.values().collect(),
             former_brokers: self.former_brokers.values().collect(),
             registration_changes: self.registration_changes.iter().collect(),
-            topics: self.topics.values().collect(),
-            partitions: self,
+            topics: self.topics.created().iter().collect(),
+            partitions: &self.partitions,
             awaited: self.awaited.iter().collect(),
             producers: self.producers.values().collect(),
             producer_id_next: self.producer_id_next,
@@ -113,16 +157,11 @@ impl State {
         let partitions = before.partitions;
         let mut state = Self::from(before);
         state.partitions = (0..partitions)
-            .map(|_| {
-                let partition: Stamped<PartitionRecord> = parts.take()?;
-                // What a row cannot hold breaks an invariant.
-                let leader = state.check_partition(&partition).map_err(DecodeError::corrupt)?;
-                let topic = state.topics.get(&partition.fields.topic).cloned();
-                let topic =
-                    topic.ok_or_else(|| DecodeError::corrupt("a partition has no topic"))?;
-                Ok(Row::new(topic, partition.timestamp, &partition.fields, leader))
-            })
+            .map(|_| state.row_of(parts.take()?).map_err(DecodeError::corrupt))
             .collect::<Result<_, DecodeError>>()?;
+        if !state.partitions.are_distinct() {
+            return Err(DecodeError::corrupt("a partition stands there twice"));
+        }
         let behind: Behind = parts.take()?;
         parts.end()?;
         state.awaited = OrdSet::from(behind.awaited);
@@ -137,6 +176,28 @@ impl State {
             return Err(DecodeError::corrupt("the state is not in its canonical form"));
         }
         Ok(state)
+    }
+
+    /// What is held of a partition that was read, or which invariant it breaks: not all of it would fit into a row.
+    fn row_of(&self, read: ReadPartition) -> Result<Row, String> {
+        let topic = self.topics.get(read.topic).ok_or("a partition has no topic")?;
+        let leader = match read.leader {
+            None => None,
+            Some(id) => Some(self.brokers.get(&id).ok_or("a partition's leader is unknown")?),
+        };
+        let fields = PartitionRecord {
+            partition_id: read.partition_id,
+            topic: topic.fields.uuid,
+            replicas: read.replicas,
+            isr: read.isr,
+            removing: read.removing,
+            adding: read.adding,
+            leader: leader.map(|broker| broker.fields.uuid),
+            partition_epoch: read.epoch,
+        };
+        let partition = Stamped { timestamp: read.timestamp, fields };
+        let leader = self.check_partition(&partition)?;
+        Ok(Row::new(read.topic, partition.timestamp, &partition.fields, leader))
     }
 
     /// A hash of the whole state. Equal on two nodes that applied the same commands, also when one of
@@ -154,7 +215,7 @@ impl From<Before> for State {
             last_stamp: before.last_stamp,
             former_brokers: keyed(&before.former_brokers, |broker| broker.fields.uuid),
             registration_changes: Vector::from(before.registration_changes),
-            topics: keyed(&before.topics, |topic| topic.fields.uuid),
+            topics: Topics::of(before.topics),
             index: Index::of_brokers(&brokers),
             brokers,
             ..Self::default()

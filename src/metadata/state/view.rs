@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::vector::Focus;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use super::index::after;
 use super::placements::Slot;
-use super::{BrokerEntry, State};
+use super::{BrokerEntry, State, TopicEntry};
 use crate::metadata::limits::HISTORY_WINDOW;
 use crate::metadata::{
     BrokerId, BrokerStatus, Fields, PartitionRecord, ProducerIdsRecord, Record,
@@ -76,12 +79,12 @@ impl State {
 
     /// Every topic, by UUID.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Stamped<TopicRecord>>> {
-        self.topics.values()
+        self.topics.by_uuid()
     }
 
     /// Every partition, by topic and number.
     pub fn partitions(&self) -> impl Iterator<Item = Stamped<PartitionRecord>> {
-        self.partitions.slots().map(|slot| self.partition(slot))
+        self.partitions.slots(self.topics.numbers()).map(|slot| self.partition(slot))
     }
 
     /// Every producer, by id.
@@ -141,11 +144,11 @@ impl State {
         }
         let mut partitions: Vec<_> = self
             .partitions_changed_after(offset)
-            .map(|(stamp, slot)| (*stamp, self.partitions.row(*slot).key(), *slot))
+            .map(|(stamp, slot)| (*stamp, self.key(*slot), *slot))
             .collect();
         partitions.sort();
         let upserted = &mut changes.upserted;
-        upserted.extend(self.index.topics_after(offset).cloned().map(Record::from));
+        upserted.extend(self.topics_after(offset).into_iter().cloned().map(Record::from));
         upserted.extend(partitions.into_iter().map(|(_, _, slot)| self.partition(slot).into()));
         if audience == Audience::Broker {
             upserted.extend(self.index.producers_after(offset).cloned().map(Record::from));
@@ -158,7 +161,13 @@ impl State {
     /// Whether there were more than `count` changes after `offset`. The diff may have fewer: in it a partition that
     /// changed twice stands once. Costs by `count`.
     pub fn has_more_changes(&self, offset: Timestamp, count: usize) -> bool {
-        self.index.has_more_changes(offset, count)
+        let others = self.index.count_after(offset) + self.topics_after(offset).len();
+        others + self.index.brokers_changed_after(offset).take(count + 1).count() > count
+    }
+
+    /// The topics that were created after `offset`, in that order.
+    fn topics_after(&self, offset: Timestamp) -> Focus<'_, TopicEntry, DefaultSharedPtr> {
+        after(self.topics.created(), offset, |topic| topic.timestamp)
     }
 
     fn partitions_changed_after(
@@ -202,11 +211,12 @@ impl Image<'_> {
             .filter(move |broker| kind == SnapshotKind::Complete || live(broker))
             .chain(former.into_iter().map(|(_, broker)| broker));
         let frozen = State::clone(state);
-        let slots = frozen.partitions.clone().into_slots().flatten();
+        let topics = frozen.topics.clone().into_numbers();
+        let slots = frozen.partitions.clone().into_slots(topics).flatten();
         let partitions = slots.map(move |slot| frozen.partition(slot).into());
         let mut lists: Vec<(&'static str, Records)> = vec![
             (RegisterBrokerRecord::NAME, Box::new(brokers.map(Record::from))),
-            (TopicRecord::NAME, all(&state.topics)),
+            (TopicRecord::NAME, Box::new(state.topics.clone().into_entries().map(Record::from))),
             (PartitionRecord::NAME, Box::new(partitions)),
         ];
         if *audience == Audience::Broker {
