@@ -81,12 +81,19 @@ fn main() -> ExitCode {
 
     fill_brokers(load.addr);
     let topics = fill_topics(load.addr);
+    let before = offset(load.addr);
     fill_partitions(load.addr, &topics, args.partitions);
     println!("{} partitions: {} MiB a node", args.partitions, mebibytes(&cluster));
 
     wait_until_quiet(&cluster);
     let quiet = load.alone();
     println!("writes: {}", Rate(&quiet, args.seconds));
+    long_answer(
+        &cluster,
+        "diff of all partitions",
+        &format!("/broker_mgmt/{before}?mode=diff&consistency=stale"),
+        "identity",
+    );
     diffs(&cluster, leader);
     snapshots(&cluster, &load, &quiet);
     restarts(&mut cluster);
@@ -251,10 +258,15 @@ fn rounds(cluster: &Cluster, load: &Load<'_>, new_cluster: impl Fn() -> Cluster)
     );
 }
 
+/// Cluster time.
+fn offset(addr: SocketAddr) -> String {
+    Request::get("/get_active_brokers").ask(addr).expect(200)["offset"].to_string()
+}
+
 /// What ten changes cost a poller that had all but them.
 fn diffs(cluster: &Cluster, leader: u64) {
     let addr = cluster.node(leader).http;
-    let offset = Request::get("/get_active_brokers").ask(addr).expect(200)["offset"].to_string();
+    let offset = offset(addr);
     for number in 0..10 {
         let topic = json!({ "name": format!("changed-{number}") });
         assert_eq!(Request::post("/create_topic", &topic).ask(addr).status, 201);
@@ -373,25 +385,30 @@ fn restarts(cluster: &mut Cluster) {
     }
 }
 
-/// Complete answers, as text and compressed, and what the node that gives them needs for it.
+/// Complete answers, as text and compressed.
 fn complete_answers(cluster: &Cluster) {
+    for encoding in ["identity", "gzip", "zstd"] {
+        let path = "/broker_mgmt/0?consistency=stale";
+        long_answer(cluster, &format!("complete answer, {encoding}"), path, encoding);
+    }
+}
+
+/// A long answer, and what the node that gives it needs for it.
+fn long_answer(cluster: &Cluster, what: &str, path: &str, encoding: &str) {
     let follower = cluster.follower();
     let pid = follower.pid().expect("a node that runs");
-    for encoding in ["identity", "gzip", "zstd"] {
-        let before = resident(pid);
-        let (begun, cpu) = (Instant::now(), processor_time(pid));
-        let request = Request::get("/broker_mgmt/0?consistency=stale");
-        let request = request.header("accept-encoding", encoding).limit(PATIENCE);
-        let answer = request.ask(follower.http);
-        assert_eq!(answer.status, 200);
-        println!(
-            "complete answer, {encoding}: {} MB in {:.1} s, {:.1} s of CPU, {} KiB more memory",
-            answer.body.len() / 1_000_000,
-            begun.elapsed().as_secs_f64(),
-            processor_time(pid).saturating_sub(cpu).as_secs_f64(),
-            resident(pid).saturating_sub(before) >> 10
-        );
-    }
+    let before = resident(pid);
+    let (begun, cpu) = (Instant::now(), processor_time(pid));
+    let request = Request::get(path).header("accept-encoding", encoding).limit(PATIENCE);
+    let answer = request.ask(follower.http);
+    assert_eq!(answer.status, 200);
+    println!(
+        "{what}: {} MB in {:.1} s, {:.1} s of CPU, {} KiB more memory",
+        answer.body.len() / 1_000_000,
+        begun.elapsed().as_secs_f64(),
+        processor_time(pid).saturating_sub(cpu).as_secs_f64(),
+        resident(pid).saturating_sub(before) >> 10
+    );
 }
 
 struct Rate<'a>(&'a Histogram<u64>, u64);

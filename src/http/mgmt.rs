@@ -22,14 +22,11 @@ use super::problem::Problem;
 use super::turns::Turns;
 use crate::env::Env;
 use crate::metadata::{
-    Audience, Changes, Fields, SnapshotKind, Stamped, State as Metadata, Timestamp, snapshot_kind,
+    Audience, Fields, SnapshotKind, Stamped, State as Metadata, Timestamp, snapshot_kind,
 };
 use crate::node::{Consistency, Node, REQUEST_DEADLINE};
 
 mod pages;
-
-/// Changes that a diff may have to be rendered in one turn.
-const TURN_CHANGES_MAX: usize = 1_000;
 
 /// Bytes of an answer that is not worth compressing.
 const COMPRESSED_BYTES_MIN: u64 = 1_024;
@@ -90,69 +87,26 @@ async fn poll<E: Env>(
     let image = node.read_with_time(consistency, REQUEST_DEADLINE).await?;
     let state = &image.state;
     let offset = state.last_stamp();
-    if !diff {
-        return respond_with(state, snapshot_kind(offset, previous), audience, turns).await;
-    }
-    let changes = if state.has_more_changes(previous, TURN_CHANGES_MAX) {
-        // Longer than a turn: elsewhere.
-        let image = Arc::clone(&image);
-        let render = move || diff_of(&image.state, offset, previous, audience);
-        node.env().blocking(render).await.map_err(|_| Problem::internal())?
-    } else {
-        turns.take(|| diff_of(state, offset, previous, audience)).await
+    let pages = match diff.then(|| state.diff_since(previous, audience)) {
+        Some(Some(diff)) => Pages::of_diff(offset, diff),
+        // It is not told any more.
+        Some(None) => snapshot(state, SnapshotKind::Complete, audience),
+        None => snapshot(state, snapshot_kind(offset, previous), audience),
     };
-    match changes {
-        Some(answer) => answer,
-        None => respond_with(state, SnapshotKind::Complete, audience, turns).await,
-    }
-}
-
-/// What changed since `previous`, unless that is too old to say.
-fn diff_of(
-    state: &Metadata,
-    offset: Timestamp,
-    previous: Timestamp,
-    audience: Audience,
-) -> Option<Result<Response, Problem>> {
-    let changes = state.changes_since(previous, audience)?;
-    Some(respond(&Diff::new(offset, &changes)))
-}
-
-/// Answers with a snapshot.
-async fn respond_with(
-    state: &Metadata,
-    kind: SnapshotKind,
-    audience: Audience,
-    turns: Turns,
-) -> Result<Response, Problem> {
-    let name = match kind {
-        SnapshotKind::Current => "current",
-        SnapshotKind::Complete => "complete",
-    };
-    let pages = Pages::new(name, state.last_stamp(), &state.image(kind, audience));
     let pages = pages.map_err(|_| Problem::internal())?;
     Ok(json(pages.body(turns).await.map_err(|_| Problem::internal())?))
 }
 
-#[derive(Serialize)]
-struct Diff<'a> {
-    snapshot: &'static str,
-    offset: Timestamp,
-    upserted: std::collections::BTreeMap<&'static str, Vec<&'a crate::metadata::Record>>,
-    deleted: std::collections::BTreeMap<&'static str, &'a [crate::metadata::DeletedBroker]>,
-}
-
-impl<'a> Diff<'a> {
-    fn new(offset: Timestamp, changes: &'a Changes) -> Self {
-        let name = crate::metadata::RegisterBrokerRecord::NAME;
-        let deleted = (!changes.deleted.is_empty()).then_some((name, changes.deleted.as_slice()));
-        Self {
-            snapshot: "diff",
-            offset,
-            upserted: changes.upserted_by_name(),
-            deleted: deleted.into_iter().collect(),
-        }
-    }
+fn snapshot(
+    state: &Metadata,
+    kind: SnapshotKind,
+    audience: Audience,
+) -> Result<Pages, serde_json::Error> {
+    let name = match kind {
+        SnapshotKind::Current => "current",
+        SnapshotKind::Complete => "complete",
+    };
+    Pages::of_image(name, state.last_stamp(), &state.image(kind, audience))
 }
 
 /// Records of one kind, as `{"offset":…,"records":{NAME:[RECORD…]}}`.

@@ -44,6 +44,8 @@ pub use self::record::{
     RegistrationChangeBrokerRecord, Stamped, TopicRecord,
 };
 pub use self::rejection::{Rejection, RejectionCode, RejectionKind};
-pub use self::state::{Applied, Audience, Changes, DeletedBroker, Image, Outcome, Records, State};
+pub use self::state::{
+    Applied, Audience, Changes, DeletedBroker, Diff, Image, Outcome, Records, State,
+};
 pub use self::text::{Host, InvalidValue, Port, RackId, SecurityProtocol, TopicName};
 pub use self::time::{SnapshotKind, Timestamp, snapshot_kind};

@@ -1,18 +1,19 @@
-//! A snapshot as JSON, a piece at a time: a node holds a page of text for each poller and not the whole answer, which is as long
-//! as the metadata is large. What the pages show is frozen when they are begun, and costs nothing to freeze.
+//! A snapshot or a diff as JSON, a piece at a time: a node holds a page of text for each poller and not the whole answer, which
+//! may be as long as the metadata is large. What the pages show is frozen when they are begun, and costs nothing to freeze.
 
+use std::collections::BTreeMap;
 use std::vec;
 
 use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
 
 use crate::http::turns::Turns;
-use crate::metadata::{Image, Record, Records, Timestamp};
+use crate::metadata::{Diff, Fields, Image, Record, Records, RegisterBrokerRecord, Timestamp};
 
 /// Bytes of a page, the last record of which may exceed it.
 const PAGE_BYTES: usize = 64 << 10;
 
-/// What is left of a snapshot.
+/// What is left of an answer.
 pub(super) struct Pages {
     /// What the next page begins with.
     begun: Vec<u8>,
@@ -21,29 +22,49 @@ pub(super) struct Pages {
     list: Option<Records>,
     /// Whether something stands before what comes next, to be set off from it.
     preceded: bool,
+    /// What stands behind the lists.
+    end: Vec<u8>,
     over: bool,
 }
 
 impl Pages {
     /// `{"snapshot":KIND,"offset":OFFSET,"records":IMAGE}`.
-    pub(super) fn new(
+    pub(super) fn of_image(
         kind: &str,
         offset: Timestamp,
         image: &Image<'_>,
+    ) -> Result<Self, serde_json::Error> {
+        Self::new(kind, offset, "records", image.lists(), b"}}".to_vec())
+    }
+
+    /// `{"snapshot":"diff","offset":OFFSET,"upserted":{NAME:[RECORD…]},"deleted":{NAME:[BROKER…]}}`, without empty lists.
+    pub(super) fn of_diff(offset: Timestamp, diff: Diff) -> Result<Self, serde_json::Error> {
+        let Diff { upserted, deleted } = diff;
+        let deleted = (!deleted.is_empty()).then_some((RegisterBrokerRecord::NAME, deleted));
+        let mut end = b"},\"deleted\":".to_vec();
+        serde_json::to_writer(&mut end, &BTreeMap::from_iter(deleted))?;
+        end.push(b'}');
+        Self::new("diff", offset, "upserted", upserted, end)
+    }
+
+    /// `{"snapshot":KIND,"offset":OFFSET,MEMBER:{NAME:[RECORD…]…`, and the end.
+    fn new(
+        kind: &str,
+        offset: Timestamp,
+        member: &str,
+        lists: Vec<(&'static str, Records)>,
+        end: Vec<u8>,
     ) -> Result<Self, serde_json::Error> {
         let mut begun = Vec::with_capacity(PAGE_BYTES / 16);
         begun.extend_from_slice(b"{\"snapshot\":");
         serde_json::to_writer(&mut begun, kind)?;
         begun.extend_from_slice(b",\"offset\":");
         serde_json::to_writer(&mut begun, &offset)?;
-        begun.extend_from_slice(b",\"records\":{");
-        Ok(Self {
-            begun,
-            lists: image.lists().into_iter(),
-            list: None,
-            preceded: false,
-            over: false,
-        })
+        begun.push(b',');
+        serde_json::to_writer(&mut begun, member)?;
+        begun.extend_from_slice(b":{");
+        let lists = lists.into_iter();
+        Ok(Self { begun, lists, list: None, preceded: false, end, over: false })
     }
 
     /// The pages as the body of an answer, each written in a turn of its own; in one piece if there is only one.
@@ -82,7 +103,7 @@ impl Pages {
                     self.list = None;
                 }
                 Next::End => {
-                    page.extend_from_slice(b"}}");
+                    page.append(&mut self.end);
                     self.over = true;
                 }
             }
@@ -135,7 +156,7 @@ mod tests {
 
     fn pages(state: &State, kind: SnapshotKind, audience: Audience) -> Vec<Bytes> {
         let image = state.image(kind, audience);
-        let pages = Pages::new("a kind", state.last_stamp(), &image).unwrap();
+        let pages = Pages::of_image("a kind", state.last_stamp(), &image).unwrap();
         pages.collect::<Result<_, _>>().unwrap()
     }
 
@@ -156,6 +177,26 @@ mod tests {
                     assert_eq!(String::from_utf8(text).unwrap(), expected);
                 }
             }
+        }
+    }
+    #[test]
+    fn a_long_diff_is_told_in_pages_too() {
+        let state = state(2_000);
+        for (since, pages_min) in [(0, 4), (1_998, 1), (2_000, 1)] {
+            let since = Timestamp::from_micros(since);
+            let diff = state.diff_since(since, Audience::Client).unwrap();
+            let pages: Vec<_> = Pages::of_diff(state.last_stamp(), diff).unwrap().collect();
+            assert!(pages.len() >= pages_min);
+            let pages = pages.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+            assert!(pages.iter().all(|page| page.len() < PAGE_BYTES + 1_000));
+            let changes = state.changes_since(since, Audience::Client).unwrap().upserted;
+            let names =
+                if changes.is_empty() { json!({}) } else { json!({"TopicRecord": changes}) };
+            let offset = state.last_stamp();
+            assert_eq!(
+                serde_json::from_slice::<serde_json::Value>(&pages.concat()).unwrap(),
+                json!({"snapshot": "diff", "offset": offset, "upserted": names, "deleted": {}})
+            );
         }
     }
 }

@@ -43,7 +43,7 @@ mod snapshot;
 mod topics;
 mod view;
 
-pub use self::view::{Audience, Changes, DeletedBroker, Image, Records};
+pub use self::view::{Audience, Changes, DeletedBroker, Diff, Image, Records};
 
 /// What became of a command: the record it made, nothing (a [`Change::Tick`]), or why not.
 pub type Outcome = Result<Option<Record>, Rejection>;

@@ -3,18 +3,16 @@
 //! Views borrow from the state. To serve one while commands go on, clone the [`State`] first: that is
 //! cheap and freezes it.
 
-use std::collections::BTreeMap;
+use std::iter;
 use std::sync::Arc;
 
-use imbl::OrdMap;
-use imbl::shared_ptr::DefaultSharedPtr;
-use imbl::vector::Focus;
+use imbl::{OrdMap, Vector};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::index::after;
 use super::placements::Slot;
-use super::{BrokerEntry, State, TopicEntry};
+use super::{BrokerEntry, State};
 use crate::metadata::limits::HISTORY_WINDOW;
 use crate::metadata::{
     BrokerId, BrokerStatus, Fields, PartitionRecord, ProducerIdsRecord, Record,
@@ -47,6 +45,14 @@ pub struct Changes {
     /// What is new or different, as it is now, in the order of its last change.
     pub upserted: Vec<Record>,
     /// Brokers that were closed. Some may have come and gone since the offset.
+    pub deleted: Vec<DeletedBroker>,
+}
+
+/// [`Changes`] that are read one after the other, as they may be as many as there are things.
+pub struct Diff {
+    /// The upserted: for each kind of which there is any, its records in the order of their last change.
+    pub upserted: Vec<(&'static str, Records)>,
+    /// See [`Changes::deleted`].
     pub deleted: Vec<DeletedBroker>,
 }
 
@@ -129,57 +135,73 @@ impl State {
     /// What changed after `offset`, strictly, or nothing when that is longer than [`HISTORY_WINDOW`]
     /// before the last stamp. Costs by the changes that were made.
     pub fn changes_since(&self, offset: Timestamp, audience: Audience) -> Option<Changes> {
+        let Diff { upserted, deleted } = self.diff_since(offset, audience)?;
+        let mut upserted: Vec<_> = upserted.into_iter().flat_map(|(_, records)| records).collect();
+        // What changed at once stays in the order of its kinds and keys.
+        upserted.sort_by_key(Record::timestamp);
+        Some(Changes { upserted, deleted })
+    }
+
+    /// As [`changes_since`](Self::changes_since), but costs by the changes of brokers until it is read. Commands may go on
+    /// meanwhile.
+    pub fn diff_since(&self, offset: Timestamp, audience: Audience) -> Option<Diff> {
         if self.last_stamp.saturating_since(offset) > HISTORY_WINDOW {
             return None;
         }
-        let mut changes = Changes::default();
+        let (mut brokers, mut deleted) = (Vec::new(), Vec::new());
         for uuid in self.index.brokers_changed_after(offset) {
             let Some(broker) = self.broker(&uuid.into()) else { continue };
             if broker.fields.broker_status == BrokerStatus::Closed {
                 let broker_id = broker.fields.broker_id;
-                changes.deleted.push(DeletedBroker { broker_id, uuid });
+                deleted.push(DeletedBroker { broker_id, uuid });
             } else {
-                changes.upserted.push(broker.clone().into());
+                brokers.push(broker.clone());
             }
         }
-        let mut partitions: Vec<_> = self
-            .partitions_changed_after(offset)
-            .map(|(stamp, slot)| (*stamp, self.key(*slot), *slot))
-            .collect();
-        partitions.sort();
-        let upserted = &mut changes.upserted;
-        upserted.extend(self.topics_after(offset).into_iter().cloned().map(Record::from));
-        upserted.extend(partitions.into_iter().map(|(_, _, slot)| self.partition(slot).into()));
-        if audience == Audience::Broker {
-            upserted.extend(self.index.producers_after(offset).cloned().map(Record::from));
+        let topics = after(self.topics.created(), offset, |topic| topic.timestamp);
+        let changes = self.index.partition_changes_after(offset);
+        let producers = match audience {
+            Audience::Broker => self.index.producers_after(offset),
+            Audience::Client => Vector::new(),
+        };
+        let mut upserted: Vec<(&'static str, Records)> = Vec::new();
+        if !brokers.is_empty() {
+            let records = brokers.into_iter().map(Record::from);
+            upserted.push((RegisterBrokerRecord::NAME, Box::new(records)));
         }
-        // What changed at once stays in the order of its kinds and keys.
-        upserted.sort_by_key(Record::timestamp);
-        Some(changes)
+        if !topics.is_empty() {
+            upserted.push((TopicRecord::NAME, Box::new(topics.into_iter().map(Record::from))));
+        }
+        if !changes.is_empty() {
+            upserted.push((PartitionRecord::NAME, Box::new(self.clone().changed(changes))));
+        }
+        if !producers.is_empty() {
+            let records = producers.into_iter().map(Record::from);
+            upserted.push((ProducerIdsRecord::NAME, Box::new(records)));
+        }
+        Some(Diff { upserted, deleted })
     }
 
-    /// Whether there were more than `count` changes after `offset`. The diff may have fewer: in it a partition that
-    /// changed twice stands once. Costs by `count`.
-    pub fn has_more_changes(&self, offset: Timestamp, count: usize) -> bool {
-        let others = self.index.count_after(offset) + self.topics_after(offset).len();
-        others + self.index.brokers_changed_after(offset).take(count + 1).count() > count
-    }
-
-    /// The topics that were created after `offset`, in that order.
-    fn topics_after(&self, offset: Timestamp) -> Focus<'_, TopicEntry, DefaultSharedPtr> {
-        after(self.topics.created(), offset, |topic| topic.timestamp)
-    }
-
-    fn partitions_changed_after(
-        &self,
-        offset: Timestamp,
-    ) -> impl Iterator<Item = &(Timestamp, Slot)> {
-        let changed = self.index.partitions_changed_after(offset);
-        changed.filter(|change| self.partitions.is_latest(change))
+    /// The partitions whose latest changes are among `changes`, in their order; those that changed at once, in the order
+    /// of their keys.
+    fn changed(self, changes: Vector<(Timestamp, Slot)>) -> impl Iterator<Item = Record> {
+        let (mut changes, state) = (changes.into_iter().peekable(), self.clone());
+        let at_once = move || {
+            let stamp = changes.peek()?.0;
+            let mut slots = Vec::new();
+            while let Some(change) = changes.next_if(|change| change.0 == stamp) {
+                if state.partitions.is_latest(&change) {
+                    slots.push(change.1);
+                }
+            }
+            slots.sort_by_key(|slot| state.key(*slot));
+            Some(slots)
+        };
+        iter::from_fn(at_once).flatten().map(move |slot| self.partition(slot).into())
     }
 }
 
-/// The records of one kind in an image, one after the other. Owns what it needs: commands may go on meanwhile.
+/// The records of one kind in an image or a diff, one after the other. Owns what it needs: commands may go on meanwhile.
 pub type Records = Box<dyn Iterator<Item = Record> + Send + Sync>;
 
 impl Image<'_> {
@@ -263,16 +285,5 @@ struct List<F>(F);
 impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for List<F> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq((self.0)())
-    }
-}
-
-impl Changes {
-    /// The upserted records under their names, as snapshots show them.
-    pub fn upserted_by_name(&self) -> BTreeMap<&'static str, Vec<&Record>> {
-        let mut lists = BTreeMap::<_, Vec<_>>::new();
-        for record in &self.upserted {
-            lists.entry(record.name()).or_default().push(record);
-        }
-        lists
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use yakt::codec::{decode_versioned, encode_versioned};
 use yakt::metadata::{
-    Applied, Audience, BrokerId, Change, Command, SnapshotKind, State, Timestamp, limits,
+    Applied, Audience, BrokerId, Change, Command, Record, SnapshotKind, State, Timestamp, limits,
 };
 
 use self::model::Model;
@@ -128,6 +128,7 @@ fn check_diff(state: &State, offset: Timestamp, image: &Value) {
         return;
     };
     assert!(state.last_stamp().saturating_since(offset) <= limits::HISTORY_WINDOW);
+    assert!(changes.upserted.is_sorted_by_key(Record::timestamp));
     let mut patched = by_key(image);
     for broker in &changes.deleted {
         patched.remove(&format!("RegisterBrokerRecord {}", json(broker.uuid)));
