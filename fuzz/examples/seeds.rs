@@ -8,8 +8,8 @@ use serde::Serialize;
 use yakt::codec::encode_versioned;
 use yakt::env::TokioEnv;
 use yakt::metadata::{
-    Change, Command, CreateTopic, IdempotencyKey, RegisterBroker, SecurityProtocol, State,
-    Timestamp, Uuid,
+    Change, Command, CreatePartition, CreateTopic, IdempotencyKey, LeaderChoice, RegisterBroker,
+    SecurityProtocol, State, Timestamp, Uuid,
 };
 use yakt::raft::network::frame;
 use yakt::raft::network::message::{Call, Hello, Request, Response, Return};
@@ -50,9 +50,25 @@ fn codec() {
             name: "topic".parse().expect("legal"),
         }),
     );
+    let partition = command(
+        1_700_000_000_000_002,
+        Change::CreatePartition(CreatePartition {
+            topic: Uuid::from_u128(2),
+            partition_id: 0.try_into().expect("legal"),
+            replicas: vec![Uuid::from_u128(1).into()],
+            isr: None,
+            removing: vec![],
+            adding: vec![],
+            leader: LeaderChoice::Preferred,
+        }),
+    );
     let mut state = State::new();
     let applied = state.apply(&register);
-    state.apply(&topic);
+    // All have one idempotency key, which only the first may use.
+    for command in [&topic, &partition] {
+        let command = Command { idempotency: None, ..command.clone() };
+        state.apply(&command).outcome.expect("applied");
+    }
 
     seed("codec", "state", input(Kind::State, &state.encode()));
     value("command", Kind::Command, &register);

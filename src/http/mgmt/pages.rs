@@ -1,30 +1,59 @@
 //! A snapshot or a diff as JSON, a piece at a time: a node holds a page of text for each poller and not the whole answer, which
 //! may be as long as the metadata is large. What the pages show is frozen when they are begun, and costs nothing to freeze.
 
-use std::collections::BTreeMap;
 use std::vec;
 
 use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
+use serde::Serialize;
 
 use crate::http::turns::Turns;
-use crate::metadata::{Diff, Fields, Image, Record, Records, RegisterBrokerRecord, Timestamp};
+use crate::metadata::{
+    DeletedBroker, Diff, Fields, Image, Record, Records, RegisterBrokerRecord, Timestamp,
+};
 
 /// Bytes of a page, the last record of which may exceed it.
 const PAGE_BYTES: usize = 64 << 10;
 
-/// What is left of an answer.
+/// What is left of an answer: members, of lists, of records.
 pub(super) struct Pages {
     /// What the next page begins with.
     begun: Vec<u8>,
-    lists: vec::IntoIter<(&'static str, Records)>,
-    /// The list that is being written.
-    list: Option<Records>,
+    members: vec::IntoIter<(&'static str, Lists)>,
+    /// Those of the member that is being written.
+    lists: Option<vec::IntoIter<(&'static str, List)>>,
+    /// The one that is being written.
+    list: Option<List>,
     /// Whether something stands before what comes next, to be set off from it.
     preceded: bool,
-    /// What stands behind the lists.
-    end: Vec<u8>,
     over: bool,
+}
+
+type Lists = Vec<(&'static str, List)>;
+
+enum List {
+    Records(Records),
+    Deleted(vec::IntoIter<DeletedBroker>),
+}
+
+impl List {
+    fn next(&mut self) -> Option<Item> {
+        match self {
+            Self::Records(records) => records.next().map(Item::Record),
+            Self::Deleted(brokers) => brokers.next().map(Item::Deleted),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Item {
+    Record(Record),
+    Deleted(DeletedBroker),
+}
+
+fn lists(records: Vec<(&'static str, Records)>) -> Lists {
+    records.into_iter().map(|(name, records)| (name, List::Records(records))).collect()
 }
 
 impl Pages {
@@ -34,37 +63,32 @@ impl Pages {
         offset: Timestamp,
         image: &Image<'_>,
     ) -> Result<Self, serde_json::Error> {
-        Self::new(kind, offset, "records", image.lists(), b"}}".to_vec())
+        Self::new(kind, offset, vec![("records", lists(image.lists()))])
     }
 
-    /// `{"snapshot":"diff","offset":OFFSET,"upserted":{NAME:[RECORD…]},"deleted":{NAME:[BROKER…]}}`, without empty lists.
+    /// `{"snapshot":"diff","offset":OFFSET,"deleted":{NAME:[BROKER…]},"upserted":{NAME:[RECORD…]…}}`, without empty lists.
+    /// What is deleted comes first, as it is to be applied first.
     pub(super) fn of_diff(offset: Timestamp, diff: Diff) -> Result<Self, serde_json::Error> {
         let Diff { upserted, deleted } = diff;
-        let deleted = (!deleted.is_empty()).then_some((RegisterBrokerRecord::NAME, deleted));
-        let mut end = b"},\"deleted\":".to_vec();
-        serde_json::to_writer(&mut end, &BTreeMap::from_iter(deleted))?;
-        end.push(b'}');
-        Self::new("diff", offset, "upserted", upserted, end)
+        let deleted = (!deleted.is_empty())
+            .then(|| (RegisterBrokerRecord::NAME, List::Deleted(deleted.into_iter())));
+        let deleted = deleted.into_iter().collect();
+        Self::new("diff", offset, vec![("deleted", deleted), ("upserted", lists(upserted))])
     }
 
-    /// `{"snapshot":KIND,"offset":OFFSET,MEMBER:{NAME:[RECORD…]…`, and the end.
+    /// `{"snapshot":KIND,"offset":OFFSET`, and the members.
     fn new(
         kind: &str,
         offset: Timestamp,
-        member: &str,
-        lists: Vec<(&'static str, Records)>,
-        end: Vec<u8>,
+        members: Vec<(&'static str, Lists)>,
     ) -> Result<Self, serde_json::Error> {
         let mut begun = Vec::with_capacity(PAGE_BYTES / 16);
         begun.extend_from_slice(b"{\"snapshot\":");
         serde_json::to_writer(&mut begun, kind)?;
         begun.extend_from_slice(b",\"offset\":");
         serde_json::to_writer(&mut begun, &offset)?;
-        begun.push(b',');
-        serde_json::to_writer(&mut begun, member)?;
-        begun.extend_from_slice(b":{");
-        let lists = lists.into_iter();
-        Ok(Self { begun, lists, list: None, preceded: false, end, over: false })
+        let members = members.into_iter();
+        Ok(Self { begun, members, lists: None, list: None, preceded: true, over: false })
     }
 
     /// The pages as the body of an answer, each written in a turn of its own; in one piece if there is only one.
@@ -83,16 +107,13 @@ impl Pages {
 
     fn write(&mut self, page: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         while page.len() < PAGE_BYTES && !self.over {
-            let next = match &mut self.list {
-                Some(list) => list.next().map_or(Next::ListEnds, Next::Record),
-                None => self.lists.next().map_or(Next::End, |(name, list)| Next::List(name, list)),
-            };
-            if self.preceded && matches!(next, Next::Record(_) | Next::List(..)) {
+            let next = self.take();
+            if self.preceded && matches!(next, Next::Item(_) | Next::List(..) | Next::Member(..)) {
                 page.push(b',');
             }
-            self.preceded = !matches!(next, Next::List(..));
+            self.preceded = !matches!(next, Next::List(..) | Next::Member(..));
             match next {
-                Next::Record(record) => serde_json::to_writer(&mut *page, &record)?,
+                Next::Item(item) => serde_json::to_writer(&mut *page, &item)?,
                 Next::List(name, list) => {
                     serde_json::to_writer(&mut *page, name)?;
                     page.extend_from_slice(b":[");
@@ -102,21 +123,42 @@ impl Pages {
                     page.push(b']');
                     self.list = None;
                 }
+                Next::Member(name, lists) => {
+                    serde_json::to_writer(&mut *page, name)?;
+                    page.extend_from_slice(b":{");
+                    self.lists = Some(lists.into_iter());
+                }
+                Next::MemberEnds => {
+                    page.push(b'}');
+                    self.lists = None;
+                }
                 Next::End => {
-                    page.append(&mut self.end);
+                    page.push(b'}');
                     self.over = true;
                 }
             }
         }
         Ok(())
     }
+
+    fn take(&mut self) -> Next {
+        if let Some(list) = &mut self.list {
+            list.next().map_or(Next::ListEnds, Next::Item)
+        } else if let Some(lists) = &mut self.lists {
+            lists.next().map_or(Next::MemberEnds, |(name, list)| Next::List(name, list))
+        } else {
+            self.members.next().map_or(Next::End, |(name, lists)| Next::Member(name, lists))
+        }
+    }
 }
 
 /// What is to be written next.
 enum Next {
-    Record(Record),
-    List(&'static str, Records),
+    Item(Item),
+    List(&'static str, List),
     ListEnds,
+    Member(&'static str, Lists),
+    MemberEnds,
     End,
 }
 
@@ -140,7 +182,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::metadata::{Audience, Change, Command, CreateTopic, SnapshotKind, State, Uuid};
+    use crate::metadata::{
+        Audience, BrokerId, Change, Command, CreateTopic, SnapshotKind, State, Uuid,
+    };
 
     /// A state with so many topics.
     fn state(topics: u128) -> State {
@@ -179,23 +223,38 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn a_long_diff_is_told_in_pages_too() {
+        let broker = |n| DeletedBroker {
+            broker_id: BrokerId::try_from(n).unwrap(),
+            uuid: Uuid::from_u128(u128::from(n)),
+        };
         let state = state(2_000);
-        for (since, pages_min) in [(0, 4), (1_998, 1), (2_000, 1)] {
+        for (since, deleted, pages_min) in
+            [(0, 0, 4), (1_998, 0, 1), (2_000, 1, 1), (2_000, 2_000, 3)]
+        {
             let since = Timestamp::from_micros(since);
-            let diff = state.diff_since(since, Audience::Client).unwrap();
+            let deleted: Vec<_> = (0..deleted).map(broker).collect();
+            let mut diff = state.diff_since(since, Audience::Client).unwrap();
+            diff.deleted.clone_from(&deleted);
             let pages: Vec<_> = Pages::of_diff(state.last_stamp(), diff).unwrap().collect();
             assert!(pages.len() >= pages_min);
             let pages = pages.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
             assert!(pages.iter().all(|page| page.len() < PAGE_BYTES + 1_000));
-            let changes = state.changes_since(since, Audience::Client).unwrap().upserted;
-            let names =
-                if changes.is_empty() { json!({}) } else { json!({"TopicRecord": changes}) };
-            let offset = state.last_stamp();
+            let upserted = state.changes_since(since, Audience::Client).unwrap().upserted;
+            let names = |name: &str, list: serde_json::Value| match list.as_array() {
+                Some(list) if list.is_empty() => json!({}),
+                _ => json!({ name: list }),
+            };
             assert_eq!(
                 serde_json::from_slice::<serde_json::Value>(&pages.concat()).unwrap(),
-                json!({"snapshot": "diff", "offset": offset, "upserted": names, "deleted": {}})
+                json!({
+                    "snapshot": "diff",
+                    "offset": state.last_stamp(),
+                    "deleted": names("RegisterBrokerRecord", json!(deleted)),
+                    "upserted": names("TopicRecord", json!(upserted)),
+                })
             );
         }
     }

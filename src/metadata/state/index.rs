@@ -26,8 +26,9 @@ pub(super) struct Index {
     broker_changes: OrdSet<(Timestamp, Uuid)>,
     /// Producers in the order in which they were registered. As topics, they do not change, nor go.
     producers: Vector<ProducerEntry>,
-    /// Partitions, which are many, in the order of their changes. One that changed again stands here twice, and only
-    /// under its last change does it count ([`Partitions::is_latest`]). The others are dropped when they are the most.
+    /// Partitions, which are many, in the order of their changes; those that changed at once, of their slots. One that
+    /// changed again stands here twice, and only under its last change does it count ([`Partitions::is_latest`]). The others
+    /// are dropped when they are the most.
     partition_changes: Vector<(Timestamp, Slot)>,
 }
 
@@ -61,7 +62,7 @@ impl Index {
         }
     }
 
-    /// The same, without what does not count, and in the order in which it is rebuilt.
+    /// The same, without what does not count, and with lists in the order in which they are rebuilt.
     pub(super) fn tidied(mut self, partitions: &Partitions) -> Self {
         let lists = self.in_sync.into_iter().map(|(broker, mut slots)| {
             slots.sort();
@@ -69,7 +70,6 @@ impl Index {
         });
         self.in_sync = lists.collect();
         self.partition_changes = latest(&self.partition_changes, partitions);
-        self.partition_changes.sort();
         self
     }
 
@@ -93,10 +93,13 @@ impl Index {
         self.producers.push_back(producer);
     }
 
-    /// Notes that a partition changed, as `partitions` has it now.
+    /// Notes that a partition changed, as `partitions` has it now. Those that change at once are noted in the order of
+    /// their slots.
     pub(super) fn partition_changed(&mut self, slot: Slot, partitions: &Partitions) {
         let changes = &mut self.partition_changes;
-        changes.push_back((partitions.row(slot).stamp(), slot));
+        let change = (partitions.row(slot).stamp(), slot);
+        assert!(changes.last().is_none_or(|last| *last < change), "{change:?} is noted too late");
+        changes.push_back(change);
         if changes.len() > OUTDATED_CHANGES_MIN + 2 * partitions.len() {
             *changes = latest(changes, partitions);
         }
@@ -107,9 +110,12 @@ impl Index {
         self.in_sync.entry(broker).or_default().push_back(slot);
     }
 
-    /// The partitions whose ISR a broker is in, and henceforth is not.
-    pub(super) fn leave_isrs(&mut self, broker: BrokerId) -> Vector<Slot> {
-        self.in_sync.remove(&broker).unwrap_or_default()
+    /// The partitions whose ISR a broker is in, and henceforth is not, in the order of their slots.
+    pub(super) fn leave_isrs(&mut self, broker: BrokerId) -> Vec<Slot> {
+        let slots = self.in_sync.remove(&broker).unwrap_or_default();
+        let mut slots: Vec<_> = slots.into_iter().collect();
+        slots.sort_unstable();
+        slots
     }
 
     /// The brokers that changed after `offset`, closed ones too, in the order of their changes.
@@ -129,7 +135,7 @@ impl Index {
     }
 }
 
-/// Those of `entries`, which stand in the order of their stamps, that are of after `offset`. Costs nothing.
+/// Those of `entries`, which stand in the order of their stamps, that are of after `offset`.
 pub(super) fn after<T: Clone>(
     entries: &Vector<T>,
     offset: Timestamp,

@@ -12,8 +12,8 @@ use super::State;
 use super::index::Index;
 use crate::metadata::limits::{ID_MAX, IDEMPOTENCY_ENTRIES_MAX, REPLICAS_MAX, STAMP_MAX_MICROS};
 use crate::metadata::{
-    BrokerId, BrokerStatus, PartitionRecord, Record, RegisterBrokerRecord, Stamped, Timestamp,
-    TopicRecord,
+    BrokerId, BrokerStatus, Epoch, PartitionRecord, Record, RegisterBrokerRecord, Stamped,
+    Timestamp, TopicRecord,
 };
 
 type Check = Result<(), String>;
@@ -44,7 +44,7 @@ impl State {
         Ok(())
     }
 
-    /// What is not said of partitions, nor of the index.
+    /// What is not said of each partition, nor of the index.
     pub(super) fn check_all_but_partitions(&self) -> Check {
         ensure!(
             self.last_stamp.micros() <= STAMP_MAX_MICROS,
@@ -54,6 +54,7 @@ impl State {
         self.check_brokers()?;
         self.check_registration_changes()?;
         self.check_topics()?;
+        self.check_creation()?;
         self.check_awaited()?;
         self.check_producers()?;
         self.check_outcomes()
@@ -124,6 +125,26 @@ impl State {
         Ok(())
     }
 
+    /// Partitions stand in the order in which they were created, as far as that can be seen: one that never changed is of
+    /// the time of its creation, and the others are younger than those before them were then. And none is older than its
+    /// topic.
+    fn check_creation(&self) -> Check {
+        ensure!(self.partitions.are_distinct(), "two partitions have the same number");
+        let mut created = Timestamp::ZERO;
+        for (_, row) in self.partitions.rows() {
+            let ((topic, _), stamp) = (row.key(), row.stamp());
+            let Some(topic) = self.topics.get(topic) else {
+                return Err("a partition has no topic".to_owned());
+            };
+            ensure!(stamp > topic.timestamp, "a partition is older than its topic");
+            ensure!(stamp > created, "partitions are out of order");
+            if row.epoch() == Epoch::ZERO {
+                created = stamp;
+            }
+        }
+        Ok(())
+    }
+
     /// A partition that is of this state, or is to be; who leads it.
     pub(super) fn check_partition(
         &self,
@@ -152,8 +173,7 @@ impl State {
     }
 
     fn check_placement(&self, partition: &PartitionRecord) -> Result<Option<BrokerId>, String> {
-        let PartitionRecord { topic, replicas, isr, removing, adding, leader, .. } = partition;
-        ensure!(self.topics.number(topic).is_some(), "it has no topic");
+        let PartitionRecord { replicas, isr, removing, adding, leader, .. } = partition;
         ensure!(replicas.len() <= REPLICAS_MAX, "it has {} replicas", replicas.len());
         check_distinct(replicas)?;
         for some in [isr, removing, adding] {

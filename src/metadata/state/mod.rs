@@ -78,6 +78,7 @@ type PartitionKey = (Uuid, PartitionId);
 ///   latest of an id is closed.
 /// - Epochs and partition epochs only grow, a broker's across incarnations too.
 /// - A partition names an existing topic; topic names are unique.
+/// - Topics and partitions stand in the order in which they were created, which is how they are numbered.
 /// - A partition's replicas are distinct, its ISR, removing and adding replicas are among them, and its
 ///   leader is in the ISR.
 /// - A fenced or closed broker is in no ISR and leads nothing.
@@ -106,7 +107,7 @@ pub struct State {
     index: Index,
 }
 
-/// States are equal that a snapshot cannot tell apart. Where partitions stand in memory is nobody's business.
+/// States are equal that a snapshot cannot tell apart.
 impl PartialEq for State {
     fn eq(&self, other: &Self) -> bool {
         self.encode() == other.encode()

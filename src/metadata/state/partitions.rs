@@ -88,9 +88,8 @@ impl State {
 
     /// Makes a broker that may lead again the leader wherever it was the last in sync.
     pub(super) fn lead_awaiting_partitions(&mut self, stamp: Timestamp, id: BrokerId) {
-        for key in self.partitions_awaiting(id) {
+        for (slot, key) in self.partitions_awaiting(id) {
             self.awaited.remove(&(id, key));
-            let Some(slot) = self.slot(&key) else { continue };
             let mut next = self.partition(slot).fields;
             next.isr = vec![id];
             next.leader = self.preferred_leader(&next.replicas, &next.isr);
@@ -100,10 +99,14 @@ impl State {
         }
     }
 
-    fn partitions_awaiting(&self, broker: BrokerId) -> Vec<PartitionKey> {
+    /// In the order of their slots.
+    fn partitions_awaiting(&self, broker: BrokerId) -> Vec<(Slot, PartitionKey)> {
         let first = (broker, (Uuid::nil(), PartitionId::MIN));
         let last = (broker, (Uuid::max(), PartitionId::MAX));
-        self.awaited.range(first..=last).map(|(_, key)| *key).collect()
+        let keys = self.awaited.range(first..=last).map(|(_, key)| *key);
+        let mut awaiting: Vec<_> = keys.filter_map(|key| Some((self.slot(&key)?, key))).collect();
+        awaiting.sort_unstable();
+        awaiting
     }
 
     /// Where a partition stands, if there is one of that key.

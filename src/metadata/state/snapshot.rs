@@ -159,9 +159,6 @@ impl State {
         state.partitions = (0..partitions)
             .map(|_| state.row_of(parts.take()?).map_err(DecodeError::corrupt))
             .collect::<Result<_, DecodeError>>()?;
-        if !state.partitions.are_distinct() {
-            return Err(DecodeError::corrupt("a partition stands there twice"));
-        }
         let behind: Behind = parts.take()?;
         parts.end()?;
         state.awaited = OrdSet::from(behind.awaited);
@@ -231,6 +228,10 @@ fn keyed<K: Ord + Clone, T>(entries: &[Arc<T>], key: impl Fn(&T) -> K + Copy) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::{
+        Change, Command, CreatePartition, CreateTopic, LeaderChoice, RackId, RegisterBroker,
+        SecurityProtocol, TopicRecord, Uuid,
+    };
 
     #[test]
     fn an_empty_state_survives() {
@@ -251,5 +252,95 @@ mod tests {
         let mut bytes = State::new().encode();
         bytes[0] = 200;
         assert_eq!(State::decode(&bytes), Err(DecodeError::NewerVersion { found: 200 }));
+    }
+    /// A broker, two topics and two partitions of the first one.
+    fn placed() -> State {
+        let mut state = State::new();
+        let broker = RegisterBroker {
+            uuid: Uuid::from_u128(1),
+            broker_id: BrokerId::MIN,
+            host: "host".parse().unwrap(),
+            port: "1".parse().unwrap(),
+            security_protocol: SecurityProtocol::default(),
+            rack_id: RackId::default(),
+        };
+        let topic = |n: u128| CreateTopic {
+            uuid: Uuid::from_u128(n),
+            name: format!("t-{n}").parse().unwrap(),
+        };
+        let partition = |n: u32| CreatePartition {
+            topic: Uuid::from_u128(7),
+            partition_id: PartitionId::try_from(n).unwrap(),
+            replicas: vec![BrokerId::MIN.into()],
+            isr: None,
+            removing: vec![],
+            adding: vec![],
+            leader: LeaderChoice::Preferred,
+        };
+        for change in [
+            Change::RegisterBroker(broker),
+            Change::CreateTopic(topic(7)),
+            Change::CreateTopic(topic(8)),
+            Change::CreatePartition(partition(0)),
+            Change::CreatePartition(partition(1)),
+        ] {
+            let command = Command { clock: Timestamp::ZERO, idempotency: None, change };
+            state.apply(&command).outcome.unwrap();
+        }
+        state
+    }
+
+    /// `state` with other topics.
+    fn with_topics(state: &State, topics: &[&TopicEntry]) -> State {
+        let topics = topics.iter().map(|topic| TopicEntry::clone(topic)).collect();
+        State { topics: Topics::of(topics), ..state.clone() }
+    }
+
+    /// `state` with other partitions.
+    fn with_rows<'a>(state: &State, rows: impl IntoIterator<Item = &'a Row>) -> State {
+        State { partitions: rows.into_iter().cloned().collect(), ..state.clone() }
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_is_refused() {
+        let state = placed();
+        assert_eq!(State::decode(&state.encode()).unwrap(), state);
+        let rows: Vec<_> = state.partitions.rows().map(|(_, row)| row.clone()).collect();
+        let [first, second] = &rows[..] else { panic!("two partitions") };
+        let topics: Vec<_> = state.topics.created().iter().collect();
+        let [one, other] = topics[..] else { panic!("two topics") };
+        let renamed = |uuid, name| {
+            let fields = TopicRecord { uuid, name };
+            Arc::new(Stamped { timestamp: other.timestamp, fields })
+        };
+        let same_uuid = renamed(one.fields.uuid, other.fields.name.clone());
+        let same_name = renamed(other.fields.uuid, one.fields.name.clone());
+        let record = state.partitions().next().unwrap();
+        let of_topic = |topic, stamp| Row::new(topic, stamp, &record.fields, Some(BrokerId::MIN));
+        let nobodys = of_topic(TopicNumber::new(2), second.stamp());
+        let too_old = of_topic(TopicNumber::new(1), other.timestamp);
+        let stranger = BrokerId::try_from(5).unwrap();
+        let unknown = PartitionRecord {
+            replicas: vec![stranger],
+            isr: vec![stranger],
+            ..record.fields.clone()
+        };
+        let unknown = Row::new(TopicNumber::new(0), first.stamp(), &unknown, Some(stranger));
+        let twice = of_topic(TopicNumber::new(0), second.stamp());
+        for (what, broken) in [
+            ("topics are out of order", with_topics(&state, &[other, one])),
+            ("two topics have the same", with_topics(&state, &[one, &same_uuid])),
+            ("two topics have the same", with_topics(&state, &[one, &same_name])),
+            ("has no topic", with_topics(&state, &[])),
+            ("has no topic", with_rows(&state, [first, &nobodys])),
+            ("partitions are out of order", with_rows(&state, [second, first])),
+            ("two partitions have the same", with_rows(&state, [first, first])),
+            ("two partitions have the same", with_rows(&state, [first, &twice])),
+            ("older than its topic", with_rows(&state, [&too_old, second])),
+            ("leader is unknown", with_rows(&state, [&unknown, second])),
+        ] {
+            let error = State::decode(&broken.encode()).unwrap_err();
+            assert!(error.to_string().contains(what), "{what}: {error}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Topics: they are created, and stay as they are.
 //!
 //! A topic is known by its number: the place where it stands among all topics, in the order in which they were created,
-//! which is the same on every node. What speaks of a topic holds its number. A copy of a part of a tree, as every command
+//! which is the same on every node. Its partitions and the index hold that. A copy of a part of a tree, as every command
 //! makes some, then copies plain numbers; of pointers it would have to count the references, one by one and all over the
 //! memory.
 
@@ -108,6 +108,12 @@ impl Topics {
     fn push(&mut self, topic: TopicEntry) {
         let number = TopicNumber::new(self.entries.len());
         let TopicRecord { uuid, name } = &topic.fields;
+        let last = self.entries.last().map_or(Timestamp::ZERO, |last| last.timestamp);
+        assert!(
+            topic.timestamp > last,
+            "topic {uuid} is of {}, and one of {last}",
+            topic.timestamp
+        );
         self.by_name.insert(name.clone(), number);
         let previous = self.by_uuid.insert(*uuid, number);
         assert!(previous.is_none(), "there are two topics {uuid}");

@@ -3,7 +3,6 @@
 //! Views borrow from the state. To serve one while commands go on, clone the [`State`] first: that is
 //! cheap and freezes it.
 
-use std::iter;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -137,7 +136,7 @@ impl State {
     pub fn changes_since(&self, offset: Timestamp, audience: Audience) -> Option<Changes> {
         let Diff { upserted, deleted } = self.diff_since(offset, audience)?;
         let mut upserted: Vec<_> = upserted.into_iter().flat_map(|(_, records)| records).collect();
-        // What changed at once stays in the order of its kinds and keys.
+        // What changed at once stays in the order of its kinds.
         upserted.sort_by_key(Record::timestamp);
         Some(Changes { upserted, deleted })
     }
@@ -182,22 +181,12 @@ impl State {
         Some(Diff { upserted, deleted })
     }
 
-    /// The partitions whose latest changes are among `changes`, in their order; those that changed at once, in the order
-    /// of their keys.
+    /// The partitions whose latest changes are among `changes`, in their order.
     fn changed(self, changes: Vector<(Timestamp, Slot)>) -> impl Iterator<Item = Record> {
-        let (mut changes, state) = (changes.into_iter().peekable(), self.clone());
-        let at_once = move || {
-            let stamp = changes.peek()?.0;
-            let mut slots = Vec::new();
-            while let Some(change) = changes.next_if(|change| change.0 == stamp) {
-                if state.partitions.is_latest(&change) {
-                    slots.push(change.1);
-                }
-            }
-            slots.sort_by_key(|slot| state.key(*slot));
-            Some(slots)
-        };
-        iter::from_fn(at_once).flatten().map(move |slot| self.partition(slot).into())
+        changes.into_iter().filter_map(move |change| {
+            let is_latest = self.partitions.is_latest(&change);
+            is_latest.then(|| self.partition(change.1).into())
+        })
     }
 }
 
