@@ -66,8 +66,8 @@ impl Pages {
         Self::new(kind, offset, vec![("records", lists(image.lists()))])
     }
 
-    /// `{"snapshot":"diff","offset":OFFSET,"deleted":{NAME:[BROKER…]},"upserted":{NAME:[RECORD…]…}}`, without empty lists.
-    /// What is deleted comes first, as it is to be applied first.
+    /// `{"snapshot":"diff","offset":OFFSET,"deleted":{NAME:[BROKER…]},"upserted":{NAME:[RECORD…]…}}`, without empty
+    /// lists. What is deleted comes first, as it is to be applied first.
     pub(super) fn of_diff(offset: Timestamp, diff: Diff) -> Result<Self, serde_json::Error> {
         let Diff { upserted, deleted } = diff;
         let deleted = (!deleted.is_empty())

@@ -11,7 +11,8 @@
 //! not, and every change of a registration. A complete answer has all of these (see [`view`]), and whoever was away for
 //! longer than ten minutes gets one. Nothing else has to be kept for the ten-minute rule: a diff tells what things are now
 //! and not what they were, so what a record was before is dropped when it changes, and the index of changes has one
-//! entry a thing, and no more outdated ones than there are partitions (and a thousand). There are no tombstones: a closed broker's record says that it is closed. Outcomes are remembered for
+//! entry a thing, and no more outdated ones than there are partitions (and a thousand). There are no tombstones: a closed
+//! broker's record says that it is closed. Outcomes are remembered for
 //! [`IDEMPOTENCY_RETENTION`](super::limits::IDEMPOTENCY_RETENTION).
 
 use std::sync::Arc;

@@ -2,8 +2,10 @@
 //!
 //! The encoding is canonical: equal states give equal bytes on every node, whatever way they came to be
 //! equal. Topics and partitions stand in the order in which they were created, which is a part of the state: it is how
-//! they are numbered, and it is the order in which they stand in memory. What is derived is left out. [`State::decode`] takes nothing on trust: the bytes must be the
-//! very ones that their state encodes to, and the state must keep its invariants.
+//! they are numbered, and it is the order in which they stand in memory. What is derived is left out.
+//!
+//! [`State::decode`] takes nothing on trust: the bytes must be the very ones that their state encodes to, and the state
+//! must keep its invariants.
 
 use std::sync::Arc;
 
