@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 
     wait_until_quiet(&cluster);
     let quiet = load.alone();
-    println!("writes: {}", Rate(&quiet, args.seconds));
+    println!("writes: {}", Rate(&quiet, load.measured()));
     long_answer(
         &cluster,
         "diff of all partitions",
@@ -135,7 +135,12 @@ impl<'a> Load<'a> {
 
     /// The latencies of writes, in microseconds, with nothing else going on.
     fn alone(&self) -> Histogram<u64> {
-        self.during(|| thread::sleep(Duration::from_secs(self.args.seconds))).0
+        self.during(|| thread::sleep(self.measured())).0
+    }
+
+    /// How long each measurement takes.
+    const fn measured(&self) -> Duration {
+        Duration::from_secs(self.args.seconds)
     }
 
     /// The latencies of writes that are made while `work` is done, and what came of it.
@@ -242,7 +247,7 @@ fn rounds(cluster: &Cluster, load: &Load<'_>, new_cluster: impl Fn() -> Cluster)
         };
         let (small, large) = (measure(&small), measure(load));
         let ratio = float(large.len()) / float(small.len());
-        let rate = |latencies| Rate(latencies, load.args.seconds);
+        let rate = |latencies| Rate(latencies, load.measured());
         println!("round {round}, {BROKERS} records: {}", rate(&small));
         println!(
             "round {round}, {} partitions: {}: {ratio:.2}",
@@ -313,7 +318,7 @@ fn snapshots(cluster: &Cluster, load: &Load<'_>, quiet: &Histogram<u64>) {
         }
         begun.elapsed()
     });
-    let rate = Rate(&latencies, took.as_secs());
+    let rate = Rate(&latencies, took);
     println!("writes while all nodes take snapshots: {rate}, {}", Times(&latencies, quiet));
 }
 
@@ -354,7 +359,7 @@ fn new_node(cluster: &mut Cluster, load: &Load<'_>, quiet: &Histogram<u64>) {
         cluster.wait_until_ready(NEW_NODE);
         begun.elapsed()
     });
-    let rate = Rate(&latencies, took.as_secs());
+    let rate = Rate(&latencies, took);
     println!(
         "a new node was ready after {:.1} s; writes meanwhile: {rate}, {}",
         took.as_secs_f64(),
@@ -411,11 +416,11 @@ fn long_answer(cluster: &Cluster, what: &str, path: &str, encoding: &str) {
     );
 }
 
-struct Rate<'a>(&'a Histogram<u64>, u64);
+struct Rate<'a>(&'a Histogram<u64>, Duration);
 
 impl std::fmt::Display for Rate<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/s, {}", self.0.len() / self.1.max(1), Quantiles(self.0))
+        write!(f, "{:.0}/s, {}", float(self.0.len()) / self.1.as_secs_f64(), Quantiles(self.0))
     }
 }
 

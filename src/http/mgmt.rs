@@ -89,7 +89,7 @@ async fn poll<E: Env>(
     let offset = state.last_stamp();
     let pages = match diff.then(|| state.diff_since(previous, audience)) {
         Some(Some(diff)) => Pages::of_diff(offset, diff),
-        // It is not told any more.
+        // Too long ago: it gets everything.
         Some(None) => snapshot(state, SnapshotKind::Complete, audience),
         None => snapshot(state, snapshot_kind(offset, previous), audience),
     };
