@@ -2,18 +2,22 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tracing_subscriber::EnvFilter;
 use yakt::env::TokioEnv;
 use yakt::node::{Node, NodeOptions};
 use yakt::raft::NodeId;
-use yakt::raft::config::RaftOptions;
+use yakt::raft::config::{HEARTBEAT_INTERVAL, RaftOptions};
 
 use super::Failure;
 
 /// What is logged unless `RUST_LOG` says otherwise. openraft tells of every vote at `info`.
 const LOG_FILTER: &str = "warn,yakt=info";
+
+#[expect(clippy::cast_possible_truncation, reason = "a constant of a few milliseconds")]
+const HEARTBEAT_MILLIS: u16 = HEARTBEAT_INTERVAL.as_millis() as u16;
 
 /// Run one node of a cluster.
 ///
@@ -37,6 +41,10 @@ pub(crate) struct Args {
     /// The data directory [default: yakt-data/node-ID]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Milliseconds between heartbeats: more than any round trip between nodes, and the same on all of them
+    #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_MILLIS)]
+    #[arg(value_parser = clap::value_parser!(u16).range(10..=1_000))]
+    heartbeat_interval: u16,
     /// Stop when standard input ends: set by `yakt up`, so that no node outlives it
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -111,7 +119,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         ensemble: ensemble.filter(|addr| *addr != raft_addr).collect(),
         raft_addr,
         data: args.data.unwrap_or_else(|| PathBuf::from(format!("yakt-data/node-{}", args.id))),
-        raft: RaftOptions::default(),
+        raft: RaftOptions::DEFAULT
+            .with_heartbeat_interval(Duration::from_millis(args.heartbeat_interval.into())),
         observer: None,
     };
     tracing::info!(node = options.id, raft = %options.raft_addr, data = %options.data.display(), "starting");

@@ -131,20 +131,38 @@ fn plan(args: &Args) -> Result<Vec<Process>, Failure> {
         )
         .into());
     }
+    let addr = |id: u16| format!("127.0.0.1:{}", args.port + 10 * (id - 1));
+    let data = |id: u16| args.data.join(format!("node-{id}"));
+    let members: Vec<_> = (1..=args.nodes).filter(|id| is_member(&data(*id))).collect();
     let node = |id: u16| {
         let port = args.port + 10 * (id - 1);
+        // A node that lost its directory joins whoever has one still: the first would found a second cluster else.
+        let known: Vec<_> = members.iter().copied().filter(|member| *member != id).collect();
+        let ensemble = if members.contains(&id) || known.is_empty() {
+            (id > 1).then_some(vec![1])
+        } else {
+            Some(known)
+        };
+        let ensemble = ensemble.map(|ids| {
+            ids.iter().map(|id| format!("{id}/{}", addr(*id))).collect::<Vec<_>>().join(",")
+        });
         Process {
             id,
-            raft: format!("127.0.0.1:{port}"),
+            raft: addr(id),
             http: format!("127.0.0.1:{}", port + 1),
-            data: args.data.join(format!("node-{id}")),
+            data: data(id),
             log: args.data.join(format!("node-{id}.log")),
-            ensemble: (id > 1).then(|| format!("1/127.0.0.1:{}", args.port)),
+            ensemble,
             child: None,
             died: None,
         }
     };
     Ok((1..=args.nodes).map(node).collect())
+}
+
+/// Whether the node with this directory was a member of a cluster: it has something in its log.
+fn is_member(data: &Path) -> bool {
+    std::fs::metadata(data.join("yakt.log.0")).is_ok_and(|log| log.len() > 0)
 }
 
 async fn supervise(nodes: &mut [Process], restart: bool) -> Result<(), Failure> {

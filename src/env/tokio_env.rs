@@ -13,9 +13,21 @@ use std::time::Duration;
 
 use openraft_rt_tokio::TokioRuntime;
 use redb::backends::FileBackend;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Env, Lane, Listener};
+
+/// After how long a silent peer is asked whether it is still there, and how often then. A peer that lost power says nothing
+/// when it goes; whoever only listens to it would keep the connection for ever. Linux asks nine times.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Messages are small and each waits for an answer: Nagle's algorithm would hold them back.
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
+}
 
 /// [`Env`] on real tokio. All methods must run inside a tokio runtime.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +38,7 @@ impl Listener for TcpListener {
 
     async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = TcpListener::accept(self).await?;
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         Ok(stream)
     }
 
@@ -64,8 +76,7 @@ impl Env for TokioEnv {
 
     async fn connect(&self, addr: &str) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(addr).await?;
-        // Raft messages are small and each waits for an answer: Nagle's algorithm would hold them back.
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         Ok(stream)
     }
 
@@ -126,5 +137,22 @@ impl Lane for ThreadLane {
         };
         // The thread goes on as long as this does.
         drop(self.0.send(Box::new(job)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_ends_notice_a_peer_that_is_gone() {
+        let listener = TokioEnv.listen("127.0.0.1:0").await.expect("a port");
+        let addr = Listener::local_addr(&listener).expect("an address");
+        let accepting = Listener::accept(&listener);
+        let (accepted, connected) = tokio::join!(accepting, TokioEnv.connect(&addr));
+        for stream in [accepted.expect("a client"), connected.expect("a server")] {
+            assert!(SockRef::from(&stream).keepalive().expect("a socket"));
+            assert!(stream.nodelay().expect("a socket"));
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
 /// How often a leader speaks to an otherwise idle follower, and how long it waits for the answer: openraft has one number
-/// for both. A leader that no majority answers in time takes no writes, so round trips have to be shorter.
+/// for both. A leader that no majority answers in time takes no writes, so round trips have to be shorter: see
+/// [`RaftOptions::with_heartbeat_interval`].
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(40);
 
 /// The shortest and the longest randomized election timeout (Raft §5.2).
@@ -105,11 +106,30 @@ impl RaftOptions {
     };
 }
 
+impl RaftOptions {
+    /// These options for nodes further apart: heartbeats so often, and election timeouts in proportion to them. Heartbeats
+    /// are answered within `heartbeat_interval`, so that is more than the longest round trip between two nodes. The same
+    /// for all nodes of a cluster: a node with shorter timeouts would stand against leaders that others are content with.
+    #[must_use]
+    pub fn with_heartbeat_interval(self, heartbeat_interval: Duration) -> Self {
+        let scaled = |timeout: Duration| {
+            heartbeat_interval.mul_f64(timeout.as_secs_f64() / HEARTBEAT_INTERVAL.as_secs_f64())
+        };
+        Self {
+            heartbeat_interval,
+            election_timeout_min: scaled(ELECTION_TIMEOUT_MIN),
+            election_timeout_max: scaled(ELECTION_TIMEOUT_MAX),
+            ..self
+        }
+    }
+}
+
 impl Default for RaftOptions {
     fn default() -> Self {
         Self::DEFAULT
     }
 }
+
 /// openraft's configuration.
 ///
 /// # Errors

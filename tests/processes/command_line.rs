@@ -87,6 +87,23 @@ fn a_cluster_that_is_upped_again_is_the_same_cluster() {
     wait_for("its nodes stop", || pids.iter().all(|pid| !is_running(*pid)).then_some(()));
 }
 
+/// It founded a second cluster, alone, while the four others went on with the first.
+#[test]
+fn a_first_node_without_its_directory_founds_no_second_cluster() {
+    let (ports, directory) = (Ports::new(), Directory::new(crate::scratch_dir()));
+    let (mut process, _) = up(directory.path(), ports.first(), "first.log");
+    process.terminate();
+    assert!(process.wait().success(), "{}", process.log());
+
+    let data = directory.path().join("data");
+    std::fs::remove_dir_all(data.join("node-1")).expect("a directory");
+    let output =
+        run(&["up", "--port", &ports.first().to_string(), "--data", &data.display().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("node 1 did not start"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("remove that member first"), "{}", stderr(&output));
+}
+
 /// Whether a process that is no child of ours runs: one that has ended and was not collected does not.
 fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -126,6 +143,8 @@ fn bad_flags_are_refused_with_help() {
         &["node", "-i", "1", "-a", "127.0.0.1:5010", "-e", "2/127.0.0.1"],
         &["node", "-i", "1", "-a", "127.0.0.1:5010", "-e", "2/127.0.0.1:5020,,"],
         &["node", "-i", "1", "-a", "127.0.0.1:5010", "--http", "5011"],
+        &["node", "-i", "1", "-a", "127.0.0.1:5010", "--heartbeat-interval", "9"],
+        &["node", "-i", "1", "-a", "127.0.0.1:5010", "--heartbeat-interval", "1001"],
         &["node", "-i", "1", "-a", "127.0.0.1:5010", "--nonsense"],
         &["up", "--nodes", "0"],
         &["up", "--nodes", "100"],

@@ -34,6 +34,7 @@ use crate::world::{World, WorldConfig};
 
 mod elect_write_read;
 mod elections;
+mod far_apart;
 mod growth;
 mod leader_kills;
 mod partitions;
@@ -150,6 +151,7 @@ pub const ALL: &[Scenario] = &[
         "nodes die in the middle of elections, and the new leader in its first moment"
     ),
     scripted!(growth, "a cluster grows from one node to five while its leaders die"),
+    scripted!(far_apart, "nodes continents apart, with heartbeats for it, lose their leaders"),
 ];
 
 /// The scenario called `name`.

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use yakt::env::rt;
 use yakt::raft::NodeId;
-use yakt::raft::config::{
-    ELECTION_TIMEOUT_MAX, ELECTION_TIMEOUT_MIN, HEARTBEAT_INTERVAL, RaftOptions,
-};
+use yakt::raft::config::RaftOptions;
 
 use super::operator::Operator;
 use super::{Schedule, Settings, Target};
@@ -44,19 +42,14 @@ impl Settings {
     /// Raft's options that they ask for.
     #[must_use]
     pub fn raft(&self) -> RaftOptions {
-        let heartbeat_interval = Duration::from_millis(self.heartbeat_millis);
-        let scaled = |timeout: Duration| {
-            heartbeat_interval.mul_f64(timeout.as_secs_f64() / HEARTBEAT_INTERVAL.as_secs_f64())
-        };
-        RaftOptions {
-            heartbeat_interval,
-            election_timeout_min: scaled(ELECTION_TIMEOUT_MIN),
-            election_timeout_max: scaled(ELECTION_TIMEOUT_MAX),
+        let options = RaftOptions {
             snapshot_entries: self.snapshot_entries,
             log_entries_kept: self.log_entries_kept,
             log_segment_bytes: self.log_segment_bytes,
             snapshot_chunk_bytes: self.snapshot_chunk_bytes,
-        }
+            ..RaftOptions::DEFAULT
+        };
+        options.with_heartbeat_interval(Duration::from_millis(self.heartbeat_millis))
     }
 
     fn set_clocks(&self, world: &World) {
