@@ -13,7 +13,7 @@ use super::propose::leader;
 use super::{Node, REQUEST_DEADLINE, Running};
 use crate::env::{Env, rt};
 use crate::raft::candidacy::Candidacy;
-use crate::raft::config::{SNAPSHOT_ROW_CHUNKS, raft_config};
+use crate::raft::config::raft_config;
 use crate::raft::network::message::{Request, Response};
 use crate::raft::network::{Network, server};
 use crate::raft::state_machine::StateMachine;
@@ -159,7 +159,7 @@ impl<E: Env> Node<E> {
         let listener = listener
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
-        let page_bytes = SNAPSHOT_ROW_CHUNKS * options.raft.snapshot_chunk_bytes;
+        let page_bytes = options.raft.snapshot_page_bytes();
         let (log, snapshots) = store.into_parts(options.observer.clone(), page_bytes).await?;
         let (state_machine, images, snapshot_due) = StateMachine::new(
             snapshots,

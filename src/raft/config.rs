@@ -107,6 +107,12 @@ impl RaftOptions {
 }
 
 impl RaftOptions {
+    /// Bytes of a page of the snapshots' file: so many chunks, with what goes with a row.
+    #[must_use]
+    pub const fn snapshot_page_bytes(&self) -> usize {
+        SNAPSHOT_ROW_CHUNKS * self.snapshot_chunk_bytes
+    }
+
     /// These options for nodes further apart: heartbeats so often, and election timeouts in proportion to them. Heartbeats
     /// are answered within `heartbeat_interval`, so that is more than the longest round trip between two nodes. The same
     /// for all nodes of a cluster: a node with shorter timeouts would stand against leaders that others are content with.

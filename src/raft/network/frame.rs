@@ -12,20 +12,24 @@ use crate::raft::config::FRAME_BYTES_MAX;
 /// Bytes of the length in front of a frame.
 const LENGTH_BYTES: usize = 4;
 
+/// Most frames fit into so many bytes: an append of one entry, an answer.
+const USUAL_BYTES: usize = 512;
+
 /// Encodes `message` as a frame.
 ///
 /// # Errors
 ///
 /// [`io::ErrorKind::InvalidData`] when it is larger than a receiver would take.
 pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
-    let body = codec::encode_versioned(message);
-    let length = u32::try_from(body.len())
+    let mut frame = Vec::with_capacity(USUAL_BYTES);
+    frame.extend_from_slice(&[0; LENGTH_BYTES]);
+    let mut frame = codec::encode_versioned_to(frame, message);
+    let body_bytes = frame.len() - LENGTH_BYTES;
+    let length = u32::try_from(body_bytes)
         .ok()
-        .filter(|_| body.len() <= FRAME_BYTES_MAX)
-        .ok_or_else(|| too_large(body.len()))?;
-    let mut frame = Vec::with_capacity(LENGTH_BYTES + body.len());
-    frame.extend_from_slice(&length.to_le_bytes());
-    frame.extend_from_slice(&body);
+        .filter(|_| body_bytes <= FRAME_BYTES_MAX)
+        .ok_or_else(|| too_large(body_bytes))?;
+    frame[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
     Ok(frame)
 }
 
@@ -47,8 +51,8 @@ pub async fn read<T: DeserializeOwned>(
     if length > FRAME_BYTES_MAX {
         return Err(too_large(length));
     }
-    // Grow as bytes arrive: a length alone must not make us allocate it.
-    let mut body = Vec::new();
+    // Beyond that it grows as bytes arrive: a length alone must not make us allocate it.
+    let mut body = Vec::with_capacity(length.min(USUAL_BYTES));
     stream.take(length as u64).read_to_end(&mut body).await?;
     if body.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());

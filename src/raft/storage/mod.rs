@@ -27,7 +27,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHand
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::config::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_ROW_CHUNKS};
+use super::config::RaftOptions;
 use super::observe::{Observer, Recovered, Step};
 use super::types::{EntryId, NodeId};
 use crate::codec;
@@ -70,7 +70,7 @@ const REWRITE_BYTES: usize = 1 << 20;
 /// Memory that redb may use to cache pages: three of those that hold a row of a snapshot. Half of it is for what is
 /// being written, and a row that did not fit into that would be written at once, and read again for its checksum; and
 /// to write a row, redb looks at the one before.
-const CACHE_BYTES: usize = 3 * SNAPSHOT_ROW_CHUNKS * SNAPSHOT_CHUNK_BYTES;
+const CACHE_BYTES: usize = 3 * RaftOptions::DEFAULT.snapshot_page_bytes();
 
 /// Whose directory this is. Written once, before the node first takes part in anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

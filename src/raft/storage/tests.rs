@@ -56,7 +56,7 @@ const IDENTITY: Identity =
     Identity { cluster: Uuid::from_u128(1), node: 1, directory: Uuid::from_u128(2), founder: true };
 
 /// Bytes of a row.
-const ROW_BYTES: usize = SNAPSHOT_ROW_CHUNKS * SNAPSHOT_CHUNK_BYTES - PAGE_OVERHEAD;
+const ROW_BYTES: usize = RaftOptions::DEFAULT.snapshot_page_bytes() - PAGE_OVERHEAD;
 
 /// More than one row.
 const SNAPSHOT_BYTES: usize = ROW_BYTES + 1_000;
