@@ -36,7 +36,7 @@ def read(file):
 
 
 def counters():
-    """Of every thread that counts: what it is, and nanoseconds run, nanoseconds waited, switches."""
+    """Of every thread that counts: what it is, and nanoseconds run, nanoseconds waited, times it was switched to."""
     found = {}
     for i, node in enumerate(nodes):
         whose = "the leader" if i == leader else "followers"
@@ -47,7 +47,11 @@ def counters():
     for process in pathlib.Path("/proc").iterdir():
         if process.name.isdigit() and read(process / "comm").startswith(KERNEL):
             found[process] = "the kernel"
-    return {task: (kind, [int(x) for x in (read(task / "schedstat") or "0 0 0").split()]) for task, kind in found.items()}
+    # Without one that has ended meanwhile.
+    read_all = {task: (kind, [int(x) for x in read(task / "schedstat").split()]) for task, kind in found.items()}
+    counted = {task: (kind, numbers) for task, (kind, numbers) in read_all.items() if numbers}
+    assert counted, "this kernel does not count (CONFIG_SCHED_INFO)"
+    return counted
 
 
 def processors():

@@ -9,15 +9,12 @@ use tracing_subscriber::EnvFilter;
 use yakt::env::TokioEnv;
 use yakt::node::{Node, NodeOptions};
 use yakt::raft::NodeId;
-use yakt::raft::config::{HEARTBEAT_INTERVAL, RaftOptions};
+use yakt::raft::config::{HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL_MAX, RaftOptions};
 
 use super::Failure;
 
 /// What is logged unless `RUST_LOG` says otherwise. openraft tells of every vote at `info`.
 const LOG_FILTER: &str = "warn,yakt=info";
-
-#[expect(clippy::cast_possible_truncation, reason = "a constant of a few milliseconds")]
-const HEARTBEAT_MILLIS: u16 = HEARTBEAT_INTERVAL.as_millis() as u16;
 
 /// Run one node of a cluster.
 ///
@@ -41,13 +38,21 @@ pub(crate) struct Args {
     /// The data directory [default: yakt-data/node-ID]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Milliseconds between heartbeats: more than any round trip between nodes, and the same on all of them
-    #[arg(long, value_name = "MS", default_value_t = HEARTBEAT_MILLIS)]
-    #[arg(value_parser = clap::value_parser!(u16).range(10..=1_000))]
-    heartbeat_interval: u16,
+    /// Milliseconds between heartbeats, 40 to 150: more than any round trip between nodes, and the same on
+    /// all of them [default: 40]
+    #[arg(long, value_name = "MS", value_parser = heartbeat_interval)]
+    heartbeat_interval: Option<Duration>,
     /// Stop when standard input ends: set by `yakt up`, so that no node outlives it
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
+}
+
+fn heartbeat_interval(text: &str) -> Result<Duration, String> {
+    let range = HEARTBEAT_INTERVAL..=HEARTBEAT_INTERVAL_MAX;
+    let interval = text.parse().ok().map(Duration::from_millis);
+    let known = interval.filter(|interval| range.contains(interval));
+    let (least, most) = (range.start().as_millis(), range.end().as_millis());
+    known.ok_or_else(|| format!("expected {least} to {most} milliseconds"))
 }
 
 /// A `HOST:PORT`.
@@ -96,10 +101,7 @@ impl FromStr for Member {
     }
 }
 
-pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-
+fn options(args: Args) -> Result<NodeOptions, Failure> {
     let http = match args.http {
         Some(addr) => addr.to_string(),
         None => {
@@ -113,23 +115,32 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     };
     let raft_addr = args.addr.to_string();
     let ensemble = args.ensemble.iter().map(|member| member.0.to_string());
-    let options = NodeOptions {
+    Ok(NodeOptions {
         id: args.id,
-        http_addr: http.clone(),
+        http_addr: http,
         ensemble: ensemble.filter(|addr| *addr != raft_addr).collect(),
         raft_addr,
         data: args.data.unwrap_or_else(|| PathBuf::from(format!("yakt-data/node-{}", args.id))),
         raft: RaftOptions::DEFAULT
-            .with_heartbeat_interval(Duration::from_millis(args.heartbeat_interval.into())),
+            .with_heartbeat_interval(args.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL)),
         observer: None,
-    };
+    })
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+
+    let stop_with_stdin = args.stop_with_stdin;
+    let options = options(args)?;
+    let http = options.http_addr.clone();
     tracing::info!(node = options.id, raft = %options.raft_addr, data = %options.data.display(), "starting");
     let node = Node::new(TokioEnv, options);
 
     let stopping = node.clone();
     tokio::spawn(async move {
         let stdin = async {
-            if !args.stop_with_stdin {
+            if !stop_with_stdin {
                 std::future::pending::<()>().await;
             }
             // Nothing is expected to come; its end is the message.
@@ -150,4 +161,31 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     Box::pin(yakt::server::run(node, &http)).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn heartbeats_are_as_often_as_they_were_asked_for() {
+        let options = |flags: &[&str]| {
+            let line = ["node", "-i", "1", "-a", "127.0.0.1:5010"].iter().chain(flags);
+            options(Line::parse_from(line).args).expect("good flags").raft
+        };
+        let usual = options(&[]);
+        assert_eq!(usual.heartbeat_interval, HEARTBEAT_INTERVAL);
+        let far = options(&["--heartbeat-interval", "120"]);
+        assert_eq!(far.heartbeat_interval, 3 * HEARTBEAT_INTERVAL);
+        assert_eq!(far.election_timeout_min, 3 * usual.election_timeout_min);
+        assert_eq!(far.election_timeout_max, 3 * usual.election_timeout_max);
+    }
 }

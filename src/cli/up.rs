@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use yakt::raft::storage::CLAIMED_NAME;
+
 use super::{Failure, client};
 
 /// How often the nodes are looked at.
@@ -30,6 +32,9 @@ const RESTART_PAUSE: Duration = Duration::from_secs(2);
 /// Lines of a node's log that are shown when it does not start.
 const LOG_TAIL_LINES: usize = 5;
 
+/// Nodes at most.
+const NODES_MAX: u16 = 99;
+
 /// Run a whole cluster on this machine, one process a node.
 ///
 /// Node K talks Raft on PORT + 10(K-1) and serves HTTP one above. Ctrl-C or SIGTERM stops them all.
@@ -37,7 +42,7 @@ const LOG_TAIL_LINES: usize = 5;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How many nodes
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
     nodes: u16,
     /// The first node's Raft port
     #[arg(long, default_value_t = 5010, value_parser = clap::value_parser!(u16).range(1..))]
@@ -57,23 +62,34 @@ struct Process {
     http: String,
     data: PathBuf,
     log: PathBuf,
-    ensemble: Option<String>,
+    /// The other nodes' Raft addresses and data directories.
+    others: Vec<(u16, String, PathBuf)>,
     child: Option<Child>,
     died: Option<Instant>,
 }
 
 impl Process {
-    /// The arguments of this node's own `yakt node` line.
+    /// The arguments of this node's own `yakt node` line, as of now.
     fn args(&self) -> Vec<String> {
         let data = self.data.display().to_string();
         let mut args: Vec<String> =
             ["node", "-i", &self.id.to_string(), "-a", &self.raft, "--data", &data]
                 .map(str::to_owned)
                 .into();
-        if let Some(ensemble) = &self.ensemble {
-            args.extend(["-e".to_owned(), ensemble.clone()]);
+        let ensemble = self.ensemble();
+        if !ensemble.is_empty() {
+            args.extend(["-e".to_owned(), ensemble.join(",")]);
         }
         args
+    }
+
+    /// Whom it asks to join: those that belong to a cluster, or the first node, which founds one. So a first node that has
+    /// lost its directory joins the others; it would found a second cluster else.
+    fn ensemble(&self) -> Vec<String> {
+        let claimed: Vec<_> = self.others.iter().filter(|(.., data)| is_claimed(data)).collect();
+        let first: Vec<_> = self.others.iter().filter(|(id, ..)| *id == 1).collect();
+        let asked = if claimed.is_empty() { first } else { claimed };
+        asked.iter().map(|(id, raft, _)| format!("{id}/{raft}")).collect()
     }
 
     fn start(&mut self) -> Result<(), Failure> {
@@ -123,7 +139,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn plan(args: &Args) -> Result<Vec<Process>, Failure> {
-    let last = u32::from(args.port) + 10 * u32::from(args.nodes - 1) + 1;
+    let port = |id: u16| u32::from(args.port) + 10 * u32::from(id - 1);
+    let last = port(args.nodes) + 1;
     if last > u32::from(u16::MAX) {
         return Err(format!(
             "{} nodes from port {} on would need port {last}",
@@ -131,48 +148,40 @@ fn plan(args: &Args) -> Result<Vec<Process>, Failure> {
         )
         .into());
     }
-    let addr = |id: u16| format!("127.0.0.1:{}", args.port + 10 * (id - 1));
+    let raft = |id: u16| format!("127.0.0.1:{}", port(id));
     let data = |id: u16| args.data.join(format!("node-{id}"));
-    let members: Vec<_> = (1..=args.nodes).filter(|id| is_member(&data(*id))).collect();
-    let node = |id: u16| {
-        let port = args.port + 10 * (id - 1);
-        // A node that lost its directory joins whoever has one still: the first would found a second cluster else.
-        let known: Vec<_> = members.iter().copied().filter(|member| *member != id).collect();
-        let ensemble = if members.contains(&id) || known.is_empty() {
-            (id > 1).then_some(vec![1])
-        } else {
-            Some(known)
-        };
-        let ensemble = ensemble.map(|ids| {
-            ids.iter().map(|id| format!("{id}/{}", addr(*id))).collect::<Vec<_>>().join(",")
-        });
-        Process {
-            id,
-            raft: addr(id),
-            http: format!("127.0.0.1:{}", port + 1),
-            data: data(id),
-            log: args.data.join(format!("node-{id}.log")),
-            ensemble,
-            child: None,
-            died: None,
-        }
+    let node = |id: u16| Process {
+        id,
+        raft: raft(id),
+        http: format!("127.0.0.1:{}", port(id) + 1),
+        data: data(id),
+        log: args.data.join(format!("node-{id}.log")),
+        // More than are started now: there may have been more before.
+        others: (1..=NODES_MAX)
+            .filter(|other| *other != id)
+            .map(|other| (other, raft(other), data(other)))
+            .collect(),
+        child: None,
+        died: None,
     };
     Ok((1..=args.nodes).map(node).collect())
 }
 
-/// Whether the node with this directory was a member of a cluster: it has something in its log.
-fn is_member(data: &Path) -> bool {
-    std::fs::metadata(data.join("yakt.log.0")).is_ok_and(|log| log.len() > 0)
+/// Whether the node with this directory belongs to a cluster.
+fn is_claimed(data: &Path) -> bool {
+    std::fs::metadata(data.join(CLAIMED_NAME)).is_ok_and(|file| file.len() > 0)
 }
 
 async fn supervise(nodes: &mut [Process], restart: bool) -> Result<(), Failure> {
+    let is_new = !nodes.iter().any(|node| is_claimed(&node.data));
     for node in nodes.iter_mut() {
         node.start()?;
     }
     let started = Instant::now();
-    wait_until_ready(nodes, started).await?;
-    println!("{} nodes are ready after {:.1} s", nodes.len(), started.elapsed().as_secs_f64());
-    for node in nodes.iter() {
+    wait_until_ready(nodes, started, is_new).await?;
+    let ready: Vec<_> = nodes.iter().filter(|node| node.child.is_some()).collect();
+    println!("{} nodes are ready after {:.1} s", ready.len(), started.elapsed().as_secs_f64());
+    for node in ready {
         let pid = node.child.as_ref().and_then(Child::id).unwrap_or_default();
         println!(
             "  node {}: pid {pid}, raft {}, http://{}, log {}",
@@ -201,14 +210,21 @@ async fn supervise(nodes: &mut [Process], restart: bool) -> Result<(), Failure> 
     }
 }
 
-async fn wait_until_ready(nodes: &mut [Process], started: Instant) -> Result<(), Failure> {
+/// Waits for all nodes of a new cluster. One that was there before goes on without those that do not start.
+async fn wait_until_ready(
+    nodes: &mut [Process],
+    started: Instant,
+    is_new: bool,
+) -> Result<(), Failure> {
     for position in 0..nodes.len() {
-        while !client::ready(&nodes[position].http).await {
+        while nodes[position].child.is_some() && !client::ready(&nodes[position].http).await {
             for node in nodes.iter_mut() {
                 if node.look()? {
-                    return Err(
-                        format!("node {} did not start:\n{}", node.id, tail(&node.log)).into()
-                    );
+                    let why = format!("node {} did not start:\n{}", node.id, tail(&node.log));
+                    if is_new {
+                        return Err(why.into());
+                    }
+                    println!("{why}");
                 }
             }
             if started.elapsed() > START_LIMIT {

@@ -19,14 +19,22 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Env, Lane, Listener};
 
 /// After how long a silent peer is asked whether it is still there, and how often then. A peer that lost power says nothing
-/// when it goes; whoever only listens to it would keep the connection for ever. Linux asks nine times.
+/// when it goes; whoever only listens to it would keep the connection for ever.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+
+/// How long a peer may leave unacknowledged what it is sent, where that can be set: nobody asks it anything meanwhile. As long
+/// as Linux asks a silent one.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_mins(2);
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     // Messages are small and each waits for an answer: Nagle's algorithm would hold them back.
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
+    let socket = SockRef::from(stream);
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_LIMIT))?;
+    socket.set_tcp_keepalive(&KEEPALIVE)
 }
 
 /// [`Env`] on real tokio. All methods must run inside a tokio runtime.
@@ -145,14 +153,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn both_ends_notice_a_peer_that_is_gone() {
+    async fn both_ends_ask_whether_the_other_is_there() {
         let listener = TokioEnv.listen("127.0.0.1:0").await.expect("a port");
         let addr = Listener::local_addr(&listener).expect("an address");
         let accepting = Listener::accept(&listener);
         let (accepted, connected) = tokio::join!(accepting, TokioEnv.connect(&addr));
         for stream in [accepted.expect("a client"), connected.expect("a server")] {
-            assert!(SockRef::from(&stream).keepalive().expect("a socket"));
-            assert!(stream.nodelay().expect("a socket"));
+            let socket = SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().expect("a socket"));
+            assert!(socket.keepalive().expect("a socket"));
+            #[cfg(target_os = "linux")]
+            {
+                let time = socket.tcp_keepalive_time().expect("a socket");
+                let interval = socket.tcp_keepalive_interval().expect("a socket");
+                let retries = socket.tcp_keepalive_retries().expect("a socket");
+                assert_eq!(time + retries * interval, UNACKNOWLEDGED_LIMIT);
+                let limit = socket.tcp_user_timeout().expect("a socket");
+                assert_eq!(limit, Some(UNACKNOWLEDGED_LIMIT));
+            }
         }
     }
 }

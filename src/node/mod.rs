@@ -48,7 +48,7 @@ pub use snapshot::SnapshotError;
 pub use status::{ClusterStatus, MemberStatus, Role};
 
 /// How long a client's request may take before it is answered, whatever the cluster does. An election
-/// fits in several times over.
+/// fits in several times over, and once where heartbeats are as seldom as they may be.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Proposals that a node has under way at once. Past it new ones are turned away: they would only wait.

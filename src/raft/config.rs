@@ -10,6 +10,11 @@ use openraft::{Config, ConfigError, SnapshotPolicy};
 /// [`RaftOptions::with_heartbeat_interval`].
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(40);
 
+/// The longest heartbeat interval that nodes are started with. With it an election takes up to two seconds, and what asks other
+/// nodes, a read at a follower or a handover, makes two round trips and more: those fit into the limits that
+/// there are for them (`node`), and more would not.
+pub const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_millis(150);
+
 /// The shortest and the longest randomized election timeout (Raft §5.2).
 ///
 /// A follower holds the leader's lease for the longest, and only then waits out its own random
@@ -104,18 +109,17 @@ impl RaftOptions {
         log_segment_bytes: LOG_SEGMENT_BYTES,
         snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
     };
-}
 
-impl RaftOptions {
-    /// Bytes of a page of the snapshots' file: so many chunks, with what goes with a row.
+    /// Bytes of a page of the snapshots' file: [`SNAPSHOT_ROW_CHUNKS`].
     #[must_use]
     pub const fn snapshot_page_bytes(&self) -> usize {
         SNAPSHOT_ROW_CHUNKS * self.snapshot_chunk_bytes
     }
 
     /// These options for nodes further apart: heartbeats so often, and election timeouts in proportion to them. Heartbeats
-    /// are answered within `heartbeat_interval`, so that is more than the longest round trip between two nodes. The same
-    /// for all nodes of a cluster: a node with shorter timeouts would stand against leaders that others are content with.
+    /// are answered within `heartbeat_interval`, so that is more than the longest round trip between two nodes, and at most
+    /// [`HEARTBEAT_INTERVAL_MAX`]. The same for all nodes of a cluster: where a majority misses its leaders sooner than the
+    /// leader calls, it deposes one after the other.
     #[must_use]
     pub fn with_heartbeat_interval(self, heartbeat_interval: Duration) -> Self {
         let scaled = |timeout: Duration| {

@@ -23,8 +23,8 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Starts `yakt up` and waits until it says that all nodes are ready; their process ids too.
-fn up(directory: &Path, port: u16, log: &str) -> (Process, Vec<u32>) {
+/// Starts `yakt up` and waits until it says that so many nodes are ready; their process ids too.
+fn up(directory: &Path, port: u16, count: usize, log: &str) -> (Process, Vec<u32>) {
     let log = directory.join(log);
     let mut command = Command::new(crate::yakt());
     command
@@ -36,7 +36,7 @@ fn up(directory: &Path, port: u16, log: &str) -> (Process, Vec<u32>) {
         let log = process.log();
         let pid = |line: &str| line.split_once(": pid ")?.1.split_once(',')?.0.parse().ok();
         let pids: Vec<u32> = log.lines().filter_map(pid).collect();
-        (pids.len() == 5 && log.contains("leader: node")).then_some(pids)
+        (pids.len() == count && log.contains("leader: node")).then_some(pids)
     });
     (process, pids)
 }
@@ -52,7 +52,7 @@ fn a_cluster_that_is_upped_again_is_the_same_cluster() {
     let (ports, directory) = (Ports::new(), Directory::new(crate::scratch_dir()));
     let cluster = |id| Request::get("/cluster").ask(ports.http(id)).expect(200);
 
-    let (mut process, pids) = up(directory.path(), ports.first(), "first.log");
+    let (mut process, pids) = up(directory.path(), ports.first(), 5, "first.log");
     wait_for("all are voters", || (voters(&cluster(1)) == [1, 2, 3, 4, 5]).then_some(()));
     let cluster_id = cluster(1)["clusterId"].clone();
     let record =
@@ -77,7 +77,7 @@ fn a_cluster_that_is_upped_again_is_the_same_cluster() {
     assert!(status.success(), "{status}: {}", process.log());
     assert_gone(&pids);
 
-    let (mut process, pids) = up(directory.path(), ports.first(), "second.log");
+    let (mut process, pids) = up(directory.path(), ports.first(), 5, "second.log");
     for id in 1..=5 {
         assert_eq!(cluster(id)["clusterId"], cluster_id);
         assert_eq!(Request::get("/get_topic_by_name/kept").ask(ports.http(id)).expect(200), record);
@@ -91,17 +91,29 @@ fn a_cluster_that_is_upped_again_is_the_same_cluster() {
 #[test]
 fn a_first_node_without_its_directory_founds_no_second_cluster() {
     let (ports, directory) = (Ports::new(), Directory::new(crate::scratch_dir()));
-    let (mut process, _) = up(directory.path(), ports.first(), "first.log");
+    let cluster = |id| Request::get("/cluster").ask(ports.http(id)).expect(200);
+    let (mut process, _) = up(directory.path(), ports.first(), 5, "first.log");
+    let cluster_id = cluster(2)["clusterId"].clone();
     process.terminate();
     assert!(process.wait().success(), "{}", process.log());
 
-    let data = directory.path().join("data");
-    std::fs::remove_dir_all(data.join("node-1")).expect("a directory");
-    let output =
-        run(&["up", "--port", &ports.first().to_string(), "--data", &data.display().to_string()]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("node 1 did not start"), "{}", stderr(&output));
-    assert!(stderr(&output).contains("remove that member first"), "{}", stderr(&output));
+    std::fs::remove_dir_all(directory.path().join("data/node-1")).expect("a directory");
+    // The second time it has a directory again, which is no member's.
+    for log in ["second.log", "third.log"] {
+        let (mut process, _) = up(directory.path(), ports.first(), 4, log);
+        assert!(process.log().contains("node 1 did not start"), "{}", process.log());
+        assert!(process.log().contains("remove that member first"), "{}", process.log());
+        if log == "third.log" {
+            let removed = run(&["remove", &ports.http(2).to_string(), "--node", "1"]);
+            assert!(removed.status.success(), "{}", stderr(&removed));
+        }
+        process.terminate();
+        assert!(process.wait().success(), "{}", process.log());
+    }
+    let (_process, _) = up(directory.path(), ports.first(), 5, "fourth.log");
+    for id in 1..=5 {
+        assert_eq!(cluster(id)["clusterId"], cluster_id);
+    }
 }
 
 /// Whether a process that is no child of ours runs: one that has ended and was not collected does not.
@@ -143,8 +155,8 @@ fn bad_flags_are_refused_with_help() {
         &["node", "-i", "1", "-a", "127.0.0.1:5010", "-e", "2/127.0.0.1"],
         &["node", "-i", "1", "-a", "127.0.0.1:5010", "-e", "2/127.0.0.1:5020,,"],
         &["node", "-i", "1", "-a", "127.0.0.1:5010", "--http", "5011"],
-        &["node", "-i", "1", "-a", "127.0.0.1:5010", "--heartbeat-interval", "9"],
-        &["node", "-i", "1", "-a", "127.0.0.1:5010", "--heartbeat-interval", "1001"],
+        &["node", "-i", "1", "-a", "127.0.0.1:5010", "--heartbeat-interval", "39"],
+        &["node", "-i", "1", "-a", "127.0.0.1:5010", "--heartbeat-interval", "151"],
         &["node", "-i", "1", "-a", "127.0.0.1:5010", "--nonsense"],
         &["up", "--nodes", "0"],
         &["up", "--nodes", "100"],

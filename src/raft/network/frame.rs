@@ -52,7 +52,7 @@ pub async fn read<T: DeserializeOwned>(
         return Err(too_large(length));
     }
     // Beyond that it grows as bytes arrive: a length alone must not make us allocate it.
-    let mut body = Vec::with_capacity(length.min(USUAL_BYTES));
+    let mut body = Vec::with_capacity(USUAL_BYTES);
     stream.take(length as u64).read_to_end(&mut body).await?;
     if body.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());

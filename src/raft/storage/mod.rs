@@ -52,8 +52,9 @@ use writer::Writer;
 /// The name of the redb file in the data directory.
 pub const FILE_NAME: &str = "yakt.redb";
 
-/// The name of a file that says that [`FILE_NAME`] once belonged to a node: from then on it must be whole.
-const CLAIMED_NAME: &str = "yakt.claimed";
+/// The name of a file that says that [`FILE_NAME`] once belonged to a node: from then on it must be whole. It is empty until
+/// then.
+pub const CLAIMED_NAME: &str = "yakt.claimed";
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// Where the log was before it had a [`journal`].
