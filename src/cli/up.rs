@@ -227,6 +227,9 @@ async fn wait_until_ready(
                     println!("{why}");
                 }
             }
+            if nodes.iter().all(|node| node.child.is_none()) {
+                return Err("no node started".into());
+            }
             if started.elapsed() > START_LIMIT {
                 return Err(
                     format!("the cluster is not ready after {} s", START_LIMIT.as_secs()).into()
