@@ -20,6 +20,8 @@ pub(super) struct Summary<'a> {
     pub(super) jobs: usize,
     /// Sites that were due and never fired, if anyone asked.
     pub(super) missing: Vec<Site>,
+    /// Points of the HTTP contract that were due and never reached, if anyone asked.
+    pub(super) unasked: Vec<String>,
     /// Files that were written.
     pub(super) reports: Vec<PathBuf>,
     pub(super) exit: u8,
@@ -47,6 +49,7 @@ pub(super) struct Json<'a> {
     jobs: usize,
     coverage: &'a Coverage,
     coverage_missing: Vec<&'static str>,
+    contract_missing: &'a [String],
     failures: Vec<JsonGroup<'a>>,
     /// Failures of so many more sorts that they are in no group.
     failures_in_no_group: u64,
@@ -77,7 +80,7 @@ fn command(group: &Group) -> Option<String> {
 impl Summary<'_> {
     /// For programs.
     pub(super) fn json(&self) -> Json<'_> {
-        let Self { plan, sweep, jobs, missing, reports, exit } = self;
+        let Self { plan, sweep, jobs, missing, unasked, reports, exit } = self;
         Json {
             scenarios: plan.pieces.iter().map(|piece| piece.name()).collect(),
             base_seed: plan.seeds.base,
@@ -96,6 +99,7 @@ impl Summary<'_> {
             seeds_per_second: sweep.per_second(),
             jobs: *jobs,
             coverage: &sweep.coverage,
+            contract_missing: unasked,
             coverage_missing: missing.iter().map(|site| site.name()).collect(),
             failures: sweep
                 .groups
@@ -134,7 +138,7 @@ impl Summary<'_> {
 /// For people.
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { plan, sweep, jobs, missing, reports, .. } = self;
+        let Self { plan, sweep, jobs, missing, unasked, reports, .. } = self;
         writeln!(f, "{}\n", self.coverage())?;
         for (signature, group) in sweep.groups.iter() {
             write_group(f, signature, group)?;
@@ -148,6 +152,9 @@ impl fmt::Display for Summary<'_> {
         for site in missing {
             let (seeds, name) = (grouped(site.seeds()), site.name());
             writeln!(f, "never fired, and was due within {seeds} seeds: {name}")?;
+        }
+        for point in unasked {
+            writeln!(f, "never reached in the HTTP contract: {point}")?;
         }
         let names: Vec<_> = plan.pieces.iter().map(|piece| piece.name()).collect();
         let end = match sweep.stopped {

@@ -98,13 +98,21 @@ impl Sweep {
         };
 
         let missing = if self.coverage { sweep.missing(&plan) } else { Vec::new() };
+        let unasked = if self.coverage { sweep.missing_of_contract(&plan) } else { Vec::new() };
         let exit = match sweep.groups.gravest() {
             Some(kind) => kind.exit_code(),
-            None if missing.is_empty() => 0,
+            None if missing.is_empty() && unasked.is_empty() => 0,
             None => EXIT_COVERAGE,
         };
-        let summary =
-            Summary { plan: &plan, sweep: &sweep, jobs: runner.jobs(), missing, reports, exit };
+        let summary = Summary {
+            plan: &plan,
+            sweep: &sweep,
+            jobs: runner.jobs(),
+            missing,
+            unasked,
+            reports,
+            exit,
+        };
         if self.json {
             print_json(&summary.json())?;
         } else {

@@ -1,6 +1,7 @@
 //! An HTTP client on a simulated host: hyper over simulated TCP, one kept connection a server.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -69,6 +70,8 @@ pub struct Request {
     pub raw: Option<Raw>,
     /// How it must be refused, if it breaks the contract on purpose.
     pub refusal: Option<Refusal>,
+    /// The `Accept-Encoding`, if any. The answer is decoded before anyone looks at it.
+    pub accept_encoding: Option<&'static str>,
 }
 
 /// A body that need not be JSON.
@@ -105,6 +108,8 @@ pub enum Refuser {
     Door,
     /// The cluster, which may not be there.
     Cluster,
+    /// The cluster, if it still knows the request's key: see [`keys`](super::check::keys).
+    Memory,
 }
 
 impl Request {
@@ -117,6 +122,7 @@ impl Request {
             key: None,
             raw: None,
             refusal: None,
+            accept_encoding: None,
         }
     }
 
@@ -191,7 +197,10 @@ impl Client {
         let left = deadline.saturating_duration_since(rt::now::<SimEnv>());
         let exchanged =
             rt::timeout::<SimEnv, _>(left, exchange(&mut connection.sender, addr, request)).await;
-        let answer = exchanged.flatten().ok_or(NoAnswer::Lost)?;
+        let (answer, encoding) = exchanged.flatten().ok_or(NoAnswer::Lost)?;
+        if let Some(encoding) = encoding {
+            self.exchanges.decoded(encoding);
+        }
         let number = connection.number;
         self.connections.insert(addr.to_owned(), connection);
         Ok((number, answer))
@@ -215,11 +224,14 @@ async fn exchange(
     connection: &mut SendRequest<Full<Bytes>>,
     addr: &str,
     request: &Request,
-) -> Option<Answer> {
+) -> Option<(Answer, Option<String>)> {
     let mut builder =
         hyper::Request::builder().method(&request.method).uri(&request.path).header("host", addr);
     if let Some(key) = &request.key {
         builder = builder.header("idempotency-key", key);
+    }
+    if let Some(encoding) = request.accept_encoding {
+        builder = builder.header("accept-encoding", encoding);
     }
     let (content_type, body) = match (&request.raw, &request.body) {
         (Some(raw), _) => (raw.content_type, raw.bytes.clone()),
@@ -231,8 +243,34 @@ async fn exchange(
     }
     let response = connection.send_request(builder.body(Full::new(body)).ok()?).await.ok()?;
     let status = response.status();
+    let encoding = response.headers().get("content-encoding").cloned();
+    let encoding = encoding.and_then(|encoding| encoding.to_str().ok().map(str::to_owned));
     let bytes = response.into_body().collect().await.ok()?.to_bytes();
-    Some(Answer { status, body: parse(&bytes) })
+    let body = match decode(&bytes, encoding.as_deref(), request.accept_encoding) {
+        Ok(bytes) => parse(&bytes),
+        // No JSON: whoever looks for an answer in it finds none, and says so with these words.
+        Err(why) => Value::String(format!("the body cannot be decoded: {why}")),
+    };
+    Some((Answer { status, body }, encoding))
+}
+
+/// A body as it was before it was compressed. An encoding that was not asked for is an error.
+fn decode(bytes: &Bytes, encoding: Option<&str>, accepted: Option<&str>) -> io::Result<Bytes> {
+    let mut decoded = Vec::new();
+    match encoding {
+        None => return Ok(bytes.clone()),
+        Some(other) if Some(other) != accepted => {
+            return Err(io::Error::other(format!("{other} was not accepted, but {accepted:?}")));
+        }
+        Some("gzip") => {
+            flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut decoded)?;
+        }
+        Some("zstd") => {
+            zstd::stream::copy_decode(&bytes[..], &mut decoded)?;
+        }
+        Some(other) => return Err(io::Error::other(format!("{other} is unknown here"))),
+    }
+    Ok(decoded.into())
 }
 
 fn parse(bytes: &[u8]) -> Value {
@@ -241,5 +279,29 @@ fn parse(bytes: &[u8]) -> Value {
         Value::Null
     } else {
         serde_json::from_slice(bytes).unwrap_or_else(|_| text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_compressed_answer_is_read_and_one_that_was_not_asked_for_or_is_damaged_is_not() {
+        let text = b"{\"offset\":1.0}".repeat(99);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&text).unwrap();
+        let gzip = Bytes::from(gzip.finish().unwrap());
+        let zstd = Bytes::from(zstd::stream::encode_all(&text[..], 1).unwrap());
+        for (bytes, encoding) in [(&gzip, "gzip"), (&zstd, "zstd")] {
+            let read = decode(bytes, Some(encoding), Some(encoding)).unwrap();
+            assert_eq!(read, text);
+            assert!(decode(bytes, Some(encoding), None).is_err());
+            let half = bytes.slice(..bytes.len() / 2);
+            assert!(decode(&half, Some(encoding), Some(encoding)).is_err());
+        }
+        assert_eq!(decode(&gzip, None, Some("gzip")).unwrap(), gzip);
     }
 }

@@ -5,9 +5,11 @@
 //! and never fires says that the fault is not strong enough; one that is never reached, that nobody gets there.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+
+use super::contract;
 
 /// How often a site was reached and fired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +96,12 @@ sites! {
     ClockBehind = "a leader took over with a clock behind its predecessor's", within 60;
     /// Reached: a poll. Fires: its offset is older than ten minutes.
     CompletePoll = "a poller's offset was older than ten minutes", within 60;
+    /// Reached: a client sends a key that is more than ten minutes old. Fires: it is taken for a new one.
+    KeyRevived = "a forgotten key was used for another request", within 500;
+    /// Fires: an answer was compressed, and read.
+    Compressed = "a compressed answer was read", within 10;
+    /// Fires: the operations of a run made a state of at least a megabyte, with production's sizes of chunks and files.
+    LargeState = "a state of a megabyte was built", within 300;
     /// Reached: a run ends. Fires: it was unrecoverable.
     Unrecoverable = "a majority lost their disks", within 2000;
 }
@@ -101,11 +109,26 @@ sites! {
 /// The counts of one run, or of many. Clones share them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, Count>", into = "BTreeMap<String, Count>")]
-pub struct Coverage(Arc<Mutex<Vec<Count>>>);
+pub struct Coverage(Arc<Mutex<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// By [`Site`].
+    sites: Vec<Count>,
+    /// Points of the HTTP contract ([`contract`]), each with the number of runs that reached it.
+    points: BTreeMap<String, u64>,
+}
+
+/// What the names of points begin with among those of sites.
+const POINT: &str = "contract: ";
 
 impl From<Coverage> for BTreeMap<String, Count> {
     fn from(coverage: Coverage) -> Self {
-        Site::ALL.iter().map(|site| (site.name().to_owned(), coverage.count(*site))).collect()
+        let sites = Site::ALL.iter().map(|site| (site.name().to_owned(), coverage.count(*site)));
+        let points = coverage.lock().points.clone().into_iter();
+        let points = points
+            .map(|(point, runs)| (format!("{POINT}{point}"), Count { reached: runs, fired: runs }));
+        sites.chain(points).collect()
     }
 }
 
@@ -115,6 +138,11 @@ impl From<BTreeMap<String, Count>> for Coverage {
         let coverage = Self::default();
         for site in Site::ALL {
             coverage.add(*site, counts.get(site.name()).copied().unwrap_or_default());
+        }
+        for (name, count) in &counts {
+            if let Some(point) = name.strip_prefix(POINT) {
+                coverage.lock().points.insert(point.to_owned(), count.fired);
+            }
         }
         coverage
     }
@@ -133,9 +161,9 @@ impl Coverage {
 
     /// Adds to a site's counts.
     pub fn add(&self, site: Site, count: Count) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.resize(Site::ALL.len(), Count::default());
-        let known = &mut counts[site as usize];
+        let mut counts = self.lock();
+        counts.sites.resize(Site::ALL.len(), Count::default());
+        let known = &mut counts.sites[site as usize];
         known.reached += count.reached;
         known.fired += count.fired;
     }
@@ -143,14 +171,40 @@ impl Coverage {
     /// A site's counts.
     #[must_use]
     pub fn count(&self, site: Site) -> Count {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.get(site as usize).copied().unwrap_or_default()
+        self.lock().sites.get(site as usize).copied().unwrap_or_default()
+    }
+
+    /// A run reached these points of the HTTP contract.
+    pub fn reach_points(&self, points: impl IntoIterator<Item = String>) {
+        let mut counts = self.lock();
+        for point in points {
+            *counts.points.entry(point).or_default() += 1;
+        }
+    }
+
+    /// The points of the HTTP contract that should have been reached within `seeds` seeds and were not.
+    #[must_use]
+    pub fn missing_of_contract(&self, seeds: u64) -> Vec<String> {
+        if seeds < contract::SEEDS {
+            return Vec::new();
+        }
+        let counts = self.lock();
+        contract::missing(|point| counts.points.contains_key(point))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds the counts of another run.
     pub fn merge(&self, other: &Self) {
         for site in Site::ALL {
             self.add(*site, other.count(*site));
+        }
+        let points = other.lock().points.clone();
+        let mut counts = self.lock();
+        for (point, runs) in points {
+            *counts.points.entry(point).or_default() += runs;
         }
     }
 
@@ -175,5 +229,21 @@ mod tests {
         coverage.fire(Site::Recovery);
         assert!(!coverage.missing(10).contains(&Site::Recovery));
         assert_eq!(coverage.count(Site::Recovery), Count { reached: 2, fired: 1 });
+    }
+
+    #[test]
+    fn points_of_the_contract_add_up_and_outlive_a_process() {
+        let (one, other) = (Coverage::default(), Coverage::default());
+        let reached = |coverage: &Coverage| {
+            contract::SEEDS as usize - coverage.missing_of_contract(contract::SEEDS).len()
+        };
+        let before = reached(&one);
+        one.reach_points(["code no_leader".to_owned()]);
+        other.reach_points(["code no_leader".to_owned(), "code unknown_topic".to_owned()]);
+        let said = serde_json::to_string(&other).unwrap();
+        one.merge(&serde_json::from_str(&said).unwrap());
+        assert_eq!(reached(&one), before + 2);
+        // Few seeds owe nothing.
+        assert_eq!(Coverage::default().missing_of_contract(1), Vec::<String>::new());
     }
 }

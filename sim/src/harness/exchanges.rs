@@ -1,5 +1,6 @@
 //! What clients asked and were answered: the history that layer 3 judges.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::StatusCode;
@@ -106,6 +107,7 @@ struct History {
     exchanges: Vec<Exchange>,
     connections: u64,
     latest: u64,
+    encodings: BTreeSet<String>,
 }
 
 impl History {
@@ -162,6 +164,17 @@ impl Exchanges {
     #[must_use]
     pub fn all(&self) -> Vec<Exchange> {
         self.lock().exchanges.clone()
+    }
+
+    /// Notes that an answer was compressed in this way.
+    pub fn decoded(&self, encoding: String) {
+        self.lock().encodings.insert(encoding);
+    }
+
+    /// The ways in which answers were compressed.
+    #[must_use]
+    pub fn encodings(&self) -> BTreeSet<String> {
+        self.lock().encodings.clone()
     }
 
     /// How many were answered.

@@ -9,6 +9,7 @@
 //! | [`scenarios`] | which runs there are |
 //! | [`subject`] | what is simulated: yakt, or a service that embeds it |
 //! | [`check`] | what must hold, in four layers |
+//! | [`contract`] | how much of the HTTP contract was asked for and seen |
 //! | [`coverage`] | rare things, and how often they happened |
 //! | [`exchanges`], [`record`] | what was asked and answered, and what a report shows |
 //! | [`runner`] | one process a run, many runs, and what to say of those that fail |
@@ -26,6 +27,7 @@ use self::coverage::Coverage;
 pub mod check;
 pub mod client;
 pub mod cluster;
+pub mod contract;
 pub mod coverage;
 pub mod exchanges;
 pub mod record;

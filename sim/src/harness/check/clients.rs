@@ -4,7 +4,7 @@
 //!   [`objects`](super::objects) says what each does.
 //! - A keyed request takes effect once, however often it was sent: all its answers are the same, and it is
 //!   one operation to the search, from its first sending to its first answer.
-//! - No two registrations got one producer id.
+//! - Producers' ids: [`producers`]. Keys that are used again: [`keys`]. Where partitions are: [`placement`].
 //! - What pollers are shown: [`mgmt`].
 //! - The last complete poll is one more read of everything: what is there must have been asked for, and what was said to
 //!   be made, or not, is as it was said.
@@ -14,12 +14,12 @@
 
 use std::collections::BTreeMap;
 
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use serde_json::Value;
 
 use super::linear::{self, Model, Outcome, Timed};
 use super::objects::{Broker, Histories, Partition, Topic};
-use super::{looks, mgmt, sessions};
+use super::{keys, looks, mgmt, placement, producers, sessions};
 use crate::harness::client::{Answer, Refusal, Refuser};
 use crate::harness::exchanges::{Effect, Exchange, is_without_effect};
 
@@ -59,6 +59,9 @@ pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
         check_server_error(number, exchange)?;
         if let Some(refusal) = &exchange.request.refusal {
             check_refusal(number, exchange, refusal)?;
+            if refusal.by == Refuser::Memory && !keys::is_refused(exchange) {
+                histories.add(number, exchange, exchange.effect(), exchange.ended);
+            }
             continue;
         }
         match exchange.request.key.as_deref() {
@@ -100,7 +103,8 @@ pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
         };
         histories.add(first, &exchanges[first], effect, ended);
     }
-    check_producers(exchanges)?;
+    producers::check(exchanges)?;
+    keys::check(exchanges).map_err(blame("idempotency keys"))?;
     let begun =
         |number: usize| begun.get(&number).copied().unwrap_or(Some(exchanges[number].begun));
     mgmt::check(exchanges, &begun).map_err(blame("management contract"))?;
@@ -111,7 +115,7 @@ pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
         let added = histories.add_image(number, during, image);
         added.map_err(|what| blame("effects")((number, what)))?;
     }
-    histories.forget_unseen_ports();
+    histories.forget_unseen_details();
     let mut judged = Judged { unknown_effects: histories.unknown_effects(), ..Judged::default() };
     for (id, history) in &histories.brokers {
         search::<Broker>(&format!("broker {id}"), history, &mut judged)?;
@@ -122,6 +126,7 @@ pub fn check(exchanges: &[Exchange]) -> Result<Judged, Contradiction> {
     for ((topic, number), history) in &histories.partitions {
         search::<Partition>(&format!("partition {number} of topic {topic}"), history, &mut judged)?;
     }
+    placement::check(exchanges, &histories).map_err(blame("placement"))?;
     Ok(judged)
 }
 
@@ -198,7 +203,11 @@ fn check_refusal(
 ) -> Result<(), Contradiction> {
     let Some(Ok(answer)) = &exchange.answer else { return Ok(()) };
     let refused = answer.status == refusal.status && answer.body["code"] == refusal.code;
-    let put_off = answer.status.is_server_error() && refusal.by == Refuser::Cluster;
+    let put_off = answer.status.is_server_error() && refusal.by != Refuser::Door;
+    // Whether its key is still known, `keys` judges.
+    if refusal.by == Refuser::Memory && answer.status.is_success() {
+        return Ok(());
+    }
     // Its body came too slowly to be looked at.
     let has_body = exchange.request.body.is_some() || exchange.request.raw.is_some();
     if refused || put_off || (has_body && is_without_effect(answer.status)) {
@@ -235,24 +244,6 @@ fn check_key<'a>(
         }
     }
     Ok(first)
-}
-
-fn check_producers(exchanges: &[Exchange]) -> Result<(), Contradiction> {
-    let mut ids: BTreeMap<u64, (usize, String)> = BTreeMap::new();
-    for (number, exchange) in exchanges.iter().enumerate() {
-        let Effect::Decided(answer) = exchange.effect() else { continue };
-        if exchange.request.method == Method::GET || exchange.path() != "/register_producer" {
-            continue;
-        }
-        let Some(id) = answer.body["fields"]["producerId"].as_u64() else { continue };
-        let name = exchange.request.key.clone().unwrap_or_else(|| format!("#{number}"));
-        let (first, known) = ids.entry(id).or_insert_with(|| (number, name.clone()));
-        if *known != name {
-            let what = format!("unique ids: two registrations got producer id {id}");
-            return Err(Contradiction { what, exchanges: vec![*first, number] });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -99,17 +99,33 @@ fn records(parts: &Value) -> impl Iterator<Item = &Value> {
         .flatten()
 }
 
+/// The broker that `exchange` asks to close, as it calls it.
+fn closed_by(exchange: &Exchange) -> Option<String> {
+    if let Some(broker) = exchange.path().strip_prefix("/unregister_broker/") {
+        return Some(broker.to_owned());
+    }
+    let sent = exchange.request.body.as_ref().filter(|_| exchange.path() == "/update_broker")?;
+    let body = if sent["fields"].is_object() { &sent["fields"] } else { sent };
+    let names = ["brokerId", "internalUUID"].map(|name| &body[name]);
+    let named = names.into_iter().find(|name| !name.is_null())?;
+    let name = named.as_str().map_or_else(|| named.to_string(), str::to_owned);
+    (body["brokerStatus"] == "CLOSED").then_some(name)
+}
+
 /// Learns who holds the partition `key`, all of whom are there from its creation on, and who of them is in sync.
 fn learn_replicas(
     replicas: &mut BTreeMap<Key, Value>,
     key: &Key,
     fields: &Value,
 ) -> Result<(), String> {
-    let known = replicas.entry(key.clone()).or_insert_with(|| fields["replicas"].clone());
-    if *known != fields["replicas"] {
+    let lists = ["replicas", "removingReplicas", "addingReplicas"].map(|name| fields[name].clone());
+    let lists = Value::from(lists.to_vec());
+    let known = replicas.entry(key.clone()).or_insert_with(|| lists.clone());
+    if *known != lists {
         return Err(format!("{key:?} was held by {known}, and is shown as {fields}"));
     }
-    let holds = |broker: &Value| known.as_array().is_some_and(|known| known.contains(broker));
+    let held = &known[0];
+    let holds = |broker: &Value| held.as_array().is_some_and(|held| held.contains(broker));
     let in_sync = fields["ISR"].as_array().map(Vec::as_slice).unwrap_or_default();
     if let Some(stranger) = in_sync.iter().find(|broker| !holds(broker)) {
         return Err(format!("{key:?}: {stranger} is in sync and no replica: {fields}"));
@@ -192,9 +208,9 @@ impl Versions {
     /// Notes whether `exchange` asks for a closing, and nobody knows what came of it.
     fn note_closing(&mut self, exchange: &Exchange) {
         if exchange.effect() == Effect::Open
-            && let Some(broker) = exchange.path().strip_prefix("/unregister_broker/")
+            && let Some(broker) = closed_by(exchange)
         {
-            self.open_closings.insert(broker.to_owned());
+            self.open_closings.insert(broker);
         }
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 1 | [`raft`] | Raft's own promises hold at every step of every node |
 //! | 2 | [`state`] | nodes that applied the same log have the same metadata, and it obeys its rules (with [`failover`]) |
-//! | 3 | [`clients`] | what all clients were told can be true (with [`linear`], [`objects`], [`mgmt`], [`sessions`] and [`looks`]) |
+//! | 3 | [`clients`] | what all clients were told can be true (with [`linear`], [`objects`], [`placement`], [`producers`], [`keys`], [`mgmt`], [`sessions`] and [`looks`]) |
 //! | 4 | [`liveness`] | after the faults, the cluster serves again in time |
 //!
 //! Layers 1 and 2 watch every node through its observer, step by step ([`Watch`]); 3 judges a run's history at
@@ -27,11 +27,14 @@ use crate::trace::Trace;
 
 pub mod clients;
 pub mod failover;
+pub mod keys;
 pub mod linear;
 pub mod liveness;
 pub mod looks;
 pub mod mgmt;
 pub mod objects;
+pub mod placement;
+pub mod producers;
 pub mod raft;
 pub mod sessions;
 pub mod state;

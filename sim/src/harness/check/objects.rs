@@ -28,7 +28,27 @@ pub struct Incarnation {
     epoch: u64,
     port: String,
     status: String,
+    details: Details,
 }
+
+/// What else is said of a broker. An answer that leaves one of them out says nothing of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Details {
+    host: String,
+    protocol: String,
+    rack: String,
+}
+
+impl Details {
+    fn are_shown_by(&self, fields: &Value) -> bool {
+        [("brokerHost", &self.host), ("securityProtocol", &self.protocol), ("rackId", &self.rack)]
+            .into_iter()
+            .all(|(name, known)| fields[name].as_str().is_none_or(|shown| shown == known))
+    }
+}
+
+/// The protocol of a broker that names none.
+const PROTOCOL: &str = "PLAINTEXT";
 
 /// A broker id.
 pub struct Broker;
@@ -46,13 +66,19 @@ pub struct BrokerOperation {
 enum BrokerAction {
     Register {
         port: String,
+        details: Details,
     },
     Update {
         port: Option<String>,
+        host: Option<String>,
+        protocol: Option<String>,
         status: Option<String>,
         epoch: Option<u64>,
     },
-    Produce,
+    /// A producer's registration; whether the client chose the id.
+    Produce {
+        chosen: bool,
+    },
     Read,
     /// A look at who is active: the record if it is, a refusal if not.
     List,
@@ -70,6 +96,9 @@ const ALIVE: &str = "ALIVE";
 
 const CLOSED: &str = "CLOSED";
 
+/// The status that no broker can get.
+const INIT: &str = "INIT";
+
 impl Incarnation {
     /// This incarnation, with the UUID that `said` gives it, if that is possible.
     fn named(&self, said: &Value) -> Option<Self> {
@@ -85,6 +114,7 @@ impl Incarnation {
         fields["epoch"].as_u64() == Some(self.epoch)
             && text(&fields["brokerPort"]).as_ref() == Some(&self.port)
             && fields["brokerStatus"].as_str() == Some(&self.status)
+            && self.details.are_shown_by(fields)
     }
 }
 
@@ -143,10 +173,11 @@ impl Model for Broker {
             (BrokerAction::Register { .. }, Some(live)) if live.status != CLOSED => {
                 return refused("duplicate_broker");
             }
-            (BrokerAction::Register { port }, former) => {
+            (BrokerAction::Register { port, details }, former) => {
                 let epoch = former.as_ref().map_or(0, |former| former.epoch + 1);
                 let status = ALIVE.to_owned();
-                (Incarnation { uuid: None, epoch, port: port.clone(), status }, "internalUUID")
+                let (port, details) = (port.clone(), details.clone());
+                (Incarnation { uuid: None, epoch, port, status, details }, "internalUUID")
             }
             (BrokerAction::List, known) => {
                 let live = known.as_ref().filter(|known| known.status == ALIVE);
@@ -168,16 +199,22 @@ impl Model for Broker {
             {
                 return refused("stale_epoch");
             }
-            (BrokerAction::Update { port, status, .. }, Some(live)) => (
-                Incarnation {
-                    epoch: live.epoch + 1,
-                    port: port.clone().unwrap_or_else(|| live.port.clone()),
-                    status: status.clone().unwrap_or_else(|| live.status.clone()),
-                    uuid: live.uuid.clone(),
-                },
-                "brokerId",
-            ),
-            (BrokerAction::Produce, Some(live)) => {
+            (BrokerAction::Update { status: Some(status), .. }, Some(_)) if status == INIT => {
+                return refused("illegal_status");
+            }
+            (BrokerAction::Update { port, host, protocol, status, .. }, Some(live)) => {
+                let or =
+                    |new: &Option<String>, old: &String| new.clone().unwrap_or_else(|| old.clone());
+                let details = Details {
+                    host: or(host, &live.details.host),
+                    protocol: or(protocol, &live.details.protocol),
+                    rack: live.details.rack.clone(),
+                };
+                let (port, status) = (or(port, &live.port), or(status, &live.status));
+                let (epoch, uuid) = (live.epoch + 1, live.uuid.clone());
+                (Incarnation { uuid, epoch, port, status, details }, "brokerId")
+            }
+            (BrokerAction::Produce { chosen }, Some(live)) => {
                 return match came {
                     Came::Record(record) => {
                         let fields = &record["fields"];
@@ -185,6 +222,10 @@ impl Model for Broker {
                         same.then(|| live.named(&fields["brokerId"])).flatten().map(Some)
                     }
                     Came::Open => Some(state.clone()),
+                    // Whose it is, `producers` judges.
+                    Came::Refused(code) if *chosen && code == "duplicate_producer" => {
+                        Some(state.clone())
+                    }
                     Came::Refused(_) => None,
                 };
             }
@@ -216,7 +257,7 @@ impl Model for Broker {
             BrokerAction::Read | BrokerAction::List => {
                 record["fields"]["epoch"].as_u64().map(|epoch| epoch + 1)
             }
-            BrokerAction::Produce => {
+            BrokerAction::Produce { .. } => {
                 record["fields"]["brokerEpoch"].as_u64().map(|epoch| epoch + 1)
             }
         }

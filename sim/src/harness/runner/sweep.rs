@@ -164,6 +164,12 @@ impl Sweep {
         self.coverage.missing(self.runs / (plan.pieces.len() as u64).max(1))
     }
 
+    /// The points of the HTTP contract that should have been reached in a sweep of so many seeds and were not.
+    #[must_use]
+    pub fn missing_of_contract(&self, plan: &Plan) -> Vec<String> {
+        self.coverage.missing_of_contract(self.runs / (plan.pieces.len() as u64).max(1))
+    }
+
     /// Runs for each second of real time, second runs not counted.
     #[expect(clippy::cast_precision_loss, reason = "it is a rate for people")]
     pub fn per_second(&self) -> f64 {

@@ -16,6 +16,7 @@ use super::check::Watch;
 use super::check::clients;
 use super::client::{Client, Request};
 use super::cluster::{Cluster, http};
+use super::contract;
 use super::coverage::{Coverage, Site};
 use super::record::{Recorder, frame, verdict};
 use super::schedule::Schedule;
@@ -317,6 +318,11 @@ impl Run {
         let judge = &cluster.subject().judge;
         let played = played.and_then(|run| judge(&run.cluster.exchanges().all()).map(|()| run));
         let (watch, trace) = (cluster.watch(), cluster.world().trace());
+        let exchanges = cluster.exchanges();
+        watch.coverage().reach_points(contract::reached(&exchanges.all()));
+        if !exchanges.encodings().is_empty() {
+            watch.coverage().fire(Site::Compressed);
+        }
         let unrecoverable = played.as_ref().is_ok_and(|run| run.unrecoverable);
         watch.coverage().reach(Site::Unrecoverable, unrecoverable);
         if cluster.world().net().stalled_writes() > 0 {

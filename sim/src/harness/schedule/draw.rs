@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rand::RngExt;
+use yakt::raft::config::RaftOptions;
 
 use super::{Cut, Fault, Planned, Schedule, Settings, Target};
 use crate::harness::scenarios::NODES;
@@ -38,6 +39,16 @@ const ABSENCE_EVERY: u32 = 8;
 
 /// How long that is: TCP tries again ever more seldom, so that a connection that was kept may take as long again.
 const ABSENCE_MILLIS: std::ops::Range<u64> = 60_000..180_000;
+
+/// Of so many runs, one has production's sizes and a state of a megabyte: its log is sent in appends, and its snapshot in
+/// chunks, that are as large as they get. Few, since such a run takes ten times as long.
+const LARGE_EVERY: u32 = 48;
+
+/// Topics of such a state. With names of 249 bytes they are more than a megabyte.
+const LARGE_TOPICS: u16 = 4_200;
+
+/// Entries between snapshots of such a state at least: each is as much work as the state is large.
+const LARGE_SNAPSHOT_ENTRIES: u64 = 600;
 
 /// How far cluster time may run ahead of real time in a run: less than keys are remembered for, by the age up to which
 /// clients repeat themselves and then some.
@@ -132,9 +143,9 @@ impl Theme {
             0
         };
         let whole = duration + absence;
-        let settings = draw_settings(&mut rng, whole, on.contains(&Family::Clock));
+        let mut settings = draw_settings(&mut rng, whole, on.contains(&Family::Clock));
         let rushes = draw_rushes(&mut rng, whole);
-        let clients = self.draw_clients(&mut rng, whole, &rushes);
+        let mut clients = self.draw_clients(&mut rng, whole, &rushes);
         let mut faults = draw_faults(&mut rng, duration, &on, clients.len());
         hurry(&mut rng, &mut faults, &rushes);
         if absence > 0 {
@@ -143,6 +154,9 @@ impl Theme {
         bound_jumps(&mut faults, &settings);
         if rng.random_range(0..RUIN_EVERY) != 0 {
             space_losses(&mut faults);
+        }
+        if !self.all_on && long.is_none() && rng.random_range(0..LARGE_EVERY) == 0 {
+            enlarge(&mut rng, &mut settings, &mut clients);
         }
         Schedule { scenario: self.name.to_owned(), seed, settings, faults, clients }
     }
@@ -181,6 +195,32 @@ impl Theme {
         clients
     }
 }
+
+/// Gives a run production's sizes, and a client that fills the state.
+fn enlarge(rng: &mut SeededRng, settings: &mut Settings, clients: &mut Vec<Vec<Operation>>) {
+    settings.log_segment_bytes = RaftOptions::DEFAULT.log_segment_bytes;
+    settings.snapshot_chunk_bytes = RaftOptions::DEFAULT.snapshot_chunk_bytes;
+    settings.snapshot_entries = settings.snapshot_entries.max(LARGE_SNAPSHOT_ENTRIES);
+    for operation in clients.iter_mut().flatten() {
+        // A poller that is shown everything each time keeps the whole state in the history each time.
+        if let What::Poll { diff, .. } = &mut operation.what {
+            *diff = true;
+        }
+    }
+    let first = BULK_FIRST;
+    clients.push(vec![Operation {
+        pause: 0,
+        not_before: 0,
+        node: rng.random_range(1..=NODES),
+        keyed: false,
+        once: false,
+        stale: false,
+        what: What::Bulk { first, count: LARGE_TOPICS },
+    }]);
+}
+
+/// The number of a bulk's first topic: higher than that of any other.
+const BULK_FIRST: u32 = 4_000_000;
 
 /// When many clients come at once, if they do in this run. A log that was written to fast, and by a leader that is
 /// just being cut off, is where entries are that no other node has.
@@ -229,6 +269,7 @@ fn draw_poller(rng: &mut SeededRng, duration: u64) -> Vec<Operation> {
             not_before: 0,
             node: rng.random_range(1..=NODES),
             keyed: false,
+            once: false,
             stale: rng.random_range(0..6) == 0,
             what: What::Poll { brokers, diff: rng.random_range(0..10) != 0 },
         });

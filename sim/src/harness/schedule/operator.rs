@@ -58,8 +58,9 @@ impl Operator {
         let size = self.cluster.size();
         // A process of its own: what it asks outlives nothing. The world allows one a host at a time, and the
         // operator's turn sees to that.
+        let exchanges = self.cluster.exchanges().clone();
         let asked = self.cluster.world().start(HOST, move |env| async move {
-            let mut client = Client::new(env);
+            let mut client = Client::new(env).noting(exchanges);
             for node in (1..=size).cycle() {
                 if client.send(&http(node), &request).await.is_ok_and(|answer| done(&answer)) {
                     return true;
@@ -154,8 +155,9 @@ impl Operator {
         let _turn = self.turn.lock().await;
         self.note(format!("has node {id} take a snapshot"));
         let request = Request { method: Method::POST, ..Request::get("/cluster/snapshot") };
+        let exchanges = self.cluster.exchanges().clone();
         let asked = self.cluster.world().start(HOST, move |env| async move {
-            Client::new(env).send(&http(id), &request).await.is_ok()
+            Client::new(env).noting(exchanges).send(&http(id), &request).await.is_ok()
         });
         drop(asked.await);
     }

@@ -35,6 +35,20 @@ pub(in crate::harness) fn reuse(key: String) -> Request {
     Request { refusal: Some(Refusal { status, code, by: Refuser::Cluster }), ..request }
 }
 
+/// A keyed write's key and body on another path, `request`, of which nothing may come.
+pub(super) fn misrouted(request: Request) -> Request {
+    let (status, code) = (StatusCode::CONFLICT, "idempotency_key_reused");
+    Request { refusal: Some(Refusal { status, code, by: Refuser::Cluster }), ..request }
+}
+
+/// A keyed write's `key`, which should be forgotten by now, under another request.
+pub(in crate::harness) fn revive(key: String) -> Request {
+    let body = json!({ "name": format!("revived-{key}") });
+    let request = Request::post("/create_topic", body).keyed(key);
+    let (status, code) = (StatusCode::CONFLICT, "idempotency_key_reused");
+    Request { refusal: Some(Refusal { status, code, by: Refuser::Memory }), ..request }
+}
+
 /// Fields, paths and queries that say what cannot be.
 fn malformed(which: u8) -> Request {
     let broker =

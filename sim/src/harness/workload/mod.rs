@@ -21,6 +21,7 @@ use crate::world::World;
 
 pub(super) mod bad;
 pub mod plan;
+mod request;
 mod session;
 mod spice;
 

@@ -23,6 +23,9 @@ pub struct Operation {
     /// Whether a write carries an `Idempotency-Key` and is sent again until it is answered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keyed: bool,
+    /// Whether a keyed write is sent only once, whatever comes of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
     /// Whether a read is content with what the asked node has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
@@ -93,8 +96,79 @@ pub enum What {
     Reuse(u32),
     /// What a node says about itself.
     Look(Look),
+    /// `create_partition` with fields that are left out otherwise.
+    Place(Box<Placement>),
+    /// `register_broker` with fields that are left out otherwise.
+    Enlist {
+        /// Its id.
+        broker: u32,
+        /// Its port.
+        port: u16,
+        /// The number of its host.
+        host: u8,
+        /// The number of its rack, if it names one.
+        rack: Option<u8>,
+        /// Its security protocol, by its place in [`PROTOCOLS`], if it names one.
+        protocol: Option<u8>,
+    },
+    /// `update_broker` with fields that are left out otherwise.
+    Alter {
+        /// Its id.
+        broker: u32,
+        /// The number of its new host.
+        host: Option<u8>,
+        /// Its new security protocol, by its place in [`PROTOCOLS`].
+        protocol: Option<u8>,
+        /// Its new status, by its place in [`STATUSES`].
+        status: Option<u8>,
+        /// Whether the epoch that the client last saw must still hold.
+        guarded: bool,
+    },
+    /// `register_producer` with an id of the client's choice.
+    ProduceAs {
+        /// The broker.
+        broker: u32,
+        /// The producer's id.
+        producer: u32,
+    },
+    /// The key and the body of a keyed write of this many keyed writes ago, on another path: must be refused.
+    Misroute(u32),
+    /// The key of the client's first keyed write that is surely forgotten, with another request: a new change.
+    Revive,
+    /// `create_topic`, this many at the same time, with the longest names: a state of megabytes takes few requests.
+    Bulk {
+        /// The number of the first topic.
+        first: u32,
+        /// How many there are.
+        count: u16,
+    },
     /// The same, asked in another way that the contract allows. What has no such way is asked as ever.
     Otherwise(Way, Box<What>),
+}
+
+/// The statuses of the contract, for [`What::Alter`]. A broker cannot become the first.
+pub const STATUSES: [&str; 5] = ["INIT", "FENCED", "UNFENCED", "ALIVE", "CLOSED"];
+
+/// Security protocols, for [`What::Enlist`] and [`What::Alter`]. Any legal name is one.
+pub const PROTOCOLS: [&str; 3] = ["PLAINTEXT", "SASL_SSL", "TCP"];
+
+/// A partition with all that a request may say of it. Brokers are numbers, as in [`What`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The topic.
+    pub topic: u32,
+    /// The partition's number.
+    pub number: u32,
+    /// The brokers that hold it.
+    pub replicas: Vec<u32>,
+    /// Those of them that are in sync, if the client says so.
+    pub isr: Option<Vec<u32>>,
+    /// Those of them that a reassignment takes away.
+    pub removing: Option<Vec<u32>>,
+    /// Those of them that a reassignment brings in.
+    pub adding: Option<Vec<u32>>,
+    /// Who leads, if the client says so: broker 0 is nobody.
+    pub leader: Option<u32>,
 }
 
 /// What a node says about itself.
@@ -123,6 +197,20 @@ pub enum Way {
     Uuid,
     /// A body in a record's envelope.
     Envelope,
+    /// `update_broker` with `internalUUID` in place of `brokerId`.
+    InternalUuid,
+    /// A port as a string.
+    Text,
+    /// What is left out is `null`.
+    Nulls,
+    /// With fields that only the server sets, as in a record that was read.
+    Whole,
+    /// With a query that says what is so by default.
+    Defaults,
+    /// With `Accept-Encoding: gzip`.
+    Gzip,
+    /// With `Accept-Encoding: zstd`.
+    Zstd,
 }
 
 /// What a run's clients are like.
@@ -230,6 +318,7 @@ impl Shape {
             not_before: 0,
             node,
             keyed: false,
+            once: false,
             stale: false,
             what,
         })
@@ -253,6 +342,7 @@ impl Shape {
                 rng.random_range(1..=self.nodes)
             },
             keyed: rng.random_range(0..100) < self.keyed,
+            once: false,
             stale: rng.random_range(0..100) < self.stale,
             what,
         }

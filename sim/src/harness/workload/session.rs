@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hyper::Method;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use yakt::env::rt;
 use yakt::raft::NodeId;
 
-use super::bad::{bad, reuse};
+use super::bad::{bad, misrouted, reuse, revive};
 use super::plan::{Look, Operation, Way, What};
+use super::request::{self, Known, elsewhere, in_way, long_name};
 use crate::env::SimEnv;
 use crate::harness::client::{Answer, Client, NoAnswer, Request};
 use crate::harness::cluster::{Cluster, http};
@@ -23,6 +24,16 @@ const KEYED_TRIES_MAX: usize = 8;
 /// How old a keyed write may be that is repeated: keys are remembered for ten minutes of cluster time, and
 /// clocks that are minutes ahead take cluster time ahead with them.
 const REPEAT_AGE_MAX: Duration = Duration::from_mins(1);
+
+/// How old a keyed write must be for its key to be forgotten, whatever cluster time was like: the ten minutes for which
+/// keys are remembered, and some for the time that a cluster without a leader does not count.
+const FORGOTTEN_AGE_MIN: Duration = Duration::from_mins(14);
+
+/// Requests of a bulk that are under way at the same time.
+const BULK_WIDTH: u32 = 24;
+
+/// Bytes of names that make a state a large one.
+const LARGE_BYTES: usize = 900_000;
 
 /// Pause before a keyed write is sent again, at another node.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
@@ -68,31 +79,37 @@ impl Session {
     }
 
     pub(super) async fn play(&mut self, operation: &Operation) {
-        match &operation.what {
-            What::Otherwise(way, what) => self.ask(operation, what, Some(*way)).await,
-            what => self.ask(operation, what, None).await,
+        let (mut what, mut ways) = (&operation.what, Vec::new());
+        while let What::Otherwise(way, same) = what {
+            ways.push(*way);
+            what = same;
         }
+        self.ask(operation, what, &ways).await;
     }
 
-    async fn ask(&mut self, operation: &Operation, what: &What, way: Option<Way>) {
+    async fn ask(&mut self, operation: &Operation, what: &What, ways: &[Way]) {
         let stale = if operation.stale { "?consistency=stale" } else { "" };
         match what {
             What::ReadTopic(topic) => {
                 let path = format!("/get_topic_by_name/t{topic}{stale}");
-                let answer = self.read(operation.node, path).await;
+                let answer = self.read(operation.node, path, ways).await;
                 self.note_topic(*topic, answer.as_ref());
             }
             What::ReadBroker(broker) => {
-                let path = format!("/get_broker_by_id/{}{stale}", self.name(*broker, way));
-                let answer = self.read(operation.node, path).await;
+                let name = Told { session: self, by_uuid: is_by_uuid(ways) }.name(*broker);
+                let path = format!("/get_broker_by_id/{name}{stale}");
+                let answer = self.read(operation.node, path, ways).await;
                 self.note_broker(*broker, answer.as_ref());
             }
             What::ActiveBrokers => {
-                self.read(operation.node, format!("/get_active_brokers{stale}")).await;
+                self.read(operation.node, format!("/get_active_brokers{stale}"), ways).await;
             }
-            What::Poll { brokers, diff } => self.poll(operation, *brokers, *diff).await,
+            What::Poll { brokers, diff } => self.poll(operation, (*brokers, *diff), ways).await,
             What::Repeat(back) => {
                 if let Some(request) = self.recent(*back).map(|answered| answered.request.clone()) {
+                    // Another method is the same request: the key is of the path and the body.
+                    let is_other = ways.contains(&Way::Method);
+                    let request = if is_other { in_way(request, Way::Method) } else { request };
                     self.send(operation.node, &request).await;
                 }
             }
@@ -102,80 +119,36 @@ impl Session {
                     self.send(operation.node, &reuse(key)).await;
                 }
             }
+            What::Misroute(back) => {
+                let recent = self.recent(*back).filter(|answered| answered.is_remembered);
+                if let Some(other) = recent.and_then(|answered| elsewhere(&answered.request)) {
+                    self.send(operation.node, &misrouted(other)).await;
+                }
+            }
+            What::Revive => self.revive(operation.node).await,
+            What::Bulk { first, count } => self.bulk(operation.node, *first, *count).await,
             What::Bad(which) => self.send(operation.node, &bad(*which)).await,
             What::Look(look) => self.send(operation.node, &Request::get(path(*look))).await,
-            // One other way is enough for one request.
-            What::Otherwise(..) => {}
-            what => self.change(operation, what, way).await,
+            what => self.change(operation, what, ways).await,
         }
     }
 
     /// Writes.
-    async fn change(&mut self, operation: &Operation, what: &What, way: Option<Way>) {
-        let Some(request) = self.write_of(what, way) else { return };
-        let answer = self.write(operation, in_way(request, way)).await;
+    async fn change(&mut self, operation: &Operation, what: &What, ways: &[Way]) {
+        let told = Told { session: self, by_uuid: is_by_uuid(ways) };
+        let Some(request) = request::of(what, &told) else { return };
+        let request = ways.iter().fold(request, |request, way| in_way(request, *way));
+        let answer = self.write(operation, request).await;
         match what {
             What::CreateTopic(topic) => self.note_topic(*topic, answer.as_ref()),
-            What::RegisterBroker { broker, .. } | What::UpdateBroker { broker, .. } => {
+            What::RegisterBroker { broker, .. }
+            | What::UpdateBroker { broker, .. }
+            | What::Enlist { broker, .. }
+            | What::Alter { broker, .. } => {
                 self.note_broker(*broker, answer.as_ref());
             }
             _ => {}
         }
-    }
-
-    /// The request that the write `what` is.
-    fn write_of(&self, what: &What, way: Option<Way>) -> Option<Request> {
-        Some(match what {
-            What::CreateTopic(topic) => {
-                Request::post("/create_topic", json!({ "name": format!("t{topic}") }))
-            }
-            What::CreatePartition { topic, number, replicas } => {
-                let replicas: Vec<_> =
-                    replicas.iter().map(|broker| self.reference(*broker, way)).collect();
-                let uuid = self.topics.get(topic)?;
-                let body =
-                    json!({ "topicUUID": uuid, "partitionId": number, "replicas": replicas });
-                Request::post("/create_partition", body)
-            }
-            What::RegisterBroker { broker, port } => {
-                let body = json!({ "brokerId": broker, "brokerHost": "h", "brokerPort": port });
-                Request::post("/register_broker", body)
-            }
-            What::UpdateBroker { broker, port, fenced, guarded } => {
-                let mut body = json!({ "brokerId": self.reference(*broker, way) });
-                if let Some(port) = port {
-                    body["brokerPort"] = json!(port);
-                }
-                if let Some(fenced) = fenced {
-                    body["brokerStatus"] = json!(if *fenced { "FENCED" } else { "ALIVE" });
-                }
-                if let Some(epoch) = self.epochs.get(broker).filter(|_| *guarded) {
-                    body["epoch"] = json!(epoch);
-                }
-                Request::post("/update_broker", body)
-            }
-            What::CloseBroker(broker) => {
-                let path = format!("/unregister_broker/{}", self.name(*broker, way));
-                Request::post(path, Value::Null)
-            }
-            What::RegisterProducer(broker) => {
-                let body = json!({ "brokerId": self.reference(*broker, way) });
-                Request::post("/register_producer", body)
-            }
-            _ => return None,
-        })
-    }
-
-    /// How a body refers to `broker`.
-    fn reference(&self, broker: u32, way: Option<Way>) -> Value {
-        let uuid = self.uuids.get(&broker).filter(|_| way == Some(Way::Uuid));
-        uuid.map_or_else(|| json!(broker), |uuid| json!(uuid))
-    }
-
-    /// How a path refers to `broker`.
-    fn name(&self, broker: u32, way: Option<Way>) -> String {
-        let uuid = self.uuids.get(&broker).filter(|_| way == Some(Way::Uuid));
-        uuid.cloned().unwrap_or_else(|| broker.to_string())
     }
 
     fn note_topic(&mut self, topic: u32, answer: Option<&Answer>) {
@@ -221,6 +194,9 @@ impl Session {
                 Ok(_) | Err(NoAnswer::NotSent) => {}
                 Err(NoAnswer::Lost) => unknown = true,
             }
+            if operation.once {
+                break;
+            }
             rt::sleep::<SimEnv>(RETRY_PAUSE).await;
             node = self.next_node(node);
         }
@@ -236,8 +212,47 @@ impl Session {
         node % self.cluster.size() + 1
     }
 
-    async fn read(&mut self, node: NodeId, path: String) -> Option<Answer> {
-        self.client.send(&http(node), &Request::get(path)).await.ok()
+    async fn read(&mut self, node: NodeId, path: String, ways: &[Way]) -> Option<Answer> {
+        let request = Request::get(path);
+        let request = ways.iter().fold(request, |request, way| in_way(request, *way));
+        self.client.send(&http(node), &request).await.ok()
+    }
+
+    /// Sends the first key that is surely forgotten with another request, which is a new change then.
+    async fn revive(&mut self, node: NodeId) {
+        let is_old = |answered: &Answered| {
+            answered.is_remembered && rt::now::<SimEnv>() - answered.begun > FORGOTTEN_AGE_MIN
+        };
+        let Some(place) = self.answered.iter().position(is_old) else { return };
+        let Answered { request, .. } = self.answered.remove(place);
+        let Some(key) = request.key else { return };
+        let answer = self.client.send(&http(node), &revive(key)).await;
+        let revived = answer.is_ok_and(|answer| answer.status.is_success());
+        self.cluster.watch().coverage().reach(Site::KeyRevived, revived);
+    }
+
+    /// Creates many topics, some at a time, each over a connection of its own.
+    async fn bulk(&mut self, node: NodeId, first: u32, count: u16) {
+        let lanes = (0..BULK_WIDTH).map(|lane| {
+            let exchanges = self.cluster.exchanges().clone();
+            let mut client = Client::new(self.client.env().clone()).noting(exchanges);
+            let topics = (first..first + u32::from(count)).skip(lane as usize);
+            let topics: Vec<_> = topics.step_by(BULK_WIDTH as usize).collect();
+            async move {
+                let mut bytes = 0;
+                for topic in topics {
+                    let name = long_name(topic);
+                    let length = name.len();
+                    let request = Request::post("/create_topic", json!({ "name": name }));
+                    let answer = client.send(&http(node), &request).await;
+                    // Most of a record is its name.
+                    bytes += if answer.is_ok_and(|it| it.status.is_success()) { length } else { 0 };
+                }
+                bytes
+            }
+        });
+        let bytes: usize = join_all(lanes).await.into_iter().sum();
+        self.cluster.watch().coverage().reach(Site::LargeState, bytes >= LARGE_BYTES);
     }
 
     /// Sends what the history alone is to judge.
@@ -245,7 +260,7 @@ impl Session {
         drop(self.client.send(&http(node), request).await);
     }
 
-    async fn poll(&mut self, operation: &Operation, brokers: bool, diff: bool) {
+    async fn poll(&mut self, operation: &Operation, (brokers, diff): (bool, bool), ways: &[Way]) {
         let (kind, name) = if brokers { (0, "broker_mgmt") } else { (1, "client_mgmt") };
         let mut query = Vec::new();
         if diff {
@@ -255,7 +270,7 @@ impl Session {
             query.push("consistency=stale");
         }
         let path = format!("/{name}/{}?{}", self.offsets[kind], query.join("&"));
-        let Some(answer) = self.read(operation.node, path).await else { return };
+        let Some(answer) = self.read(operation.node, path, ways).await else { return };
         let Some(offset) = answer.body["offset"].as_f64() else { return };
         let complete = answer.body["snapshot"] == "complete";
         self.cluster
@@ -274,6 +289,36 @@ impl Session {
     }
 }
 
+/// What a session was told, and how it refers to brokers.
+struct Told<'a> {
+    session: &'a Session,
+    by_uuid: bool,
+}
+
+fn is_by_uuid(ways: &[Way]) -> bool {
+    ways.contains(&Way::Uuid) || ways.contains(&Way::InternalUuid)
+}
+
+impl Known for Told<'_> {
+    fn reference(&self, broker: u32) -> Value {
+        let uuid = self.session.uuids.get(&broker).filter(|_| self.by_uuid);
+        uuid.map_or_else(|| json!(broker), |uuid| json!(uuid))
+    }
+
+    fn name(&self, broker: u32) -> String {
+        let uuid = self.session.uuids.get(&broker).filter(|_| self.by_uuid);
+        uuid.cloned().unwrap_or_else(|| broker.to_string())
+    }
+
+    fn epoch(&self, broker: u32) -> Option<u64> {
+        self.session.epochs.get(&broker).copied()
+    }
+
+    fn topic(&self, topic: u32) -> Option<String> {
+        self.session.topics.get(&topic).cloned()
+    }
+}
+
 const fn path(look: Look) -> &'static str {
     match look {
         Look::Cluster => "/cluster",
@@ -281,26 +326,5 @@ const fn path(look: Look) -> &'static str {
         Look::Ready => "/readyz",
         Look::Metrics => "/metrics",
         Look::Openapi => "/openapi.json",
-    }
-}
-
-/// `request` with another method, or with its body in an envelope, if that is the `way` and there is such a way.
-fn in_way(request: Request, way: Option<Way>) -> Request {
-    let path = request.path.as_str();
-    let (method, record) = match path {
-        "/update_broker" => (Method::PUT, "RegistrationChangeBrokerRecord"),
-        "/register_broker" => (Method::POST, "RegisterBrokerRecord"),
-        "/create_topic" => (Method::POST, "TopicRecord"),
-        "/create_partition" => (Method::POST, "PartitionRecord"),
-        "/register_producer" => (Method::POST, "ProducerIdsRecord"),
-        _ => (Method::DELETE, ""),
-    };
-    match (way, &request.body) {
-        (Some(Way::Method), _) => Request { method, ..request },
-        (Some(Way::Envelope), Some(Value::Object(_))) => {
-            let body = json!({ "type": "metadata", "name": record, "fields": request.body });
-            Request { body: Some(body), ..request }
-        }
-        _ => request,
     }
 }

@@ -1,3 +1,4 @@
+use hyper::Method;
 use serde_json::json;
 
 use super::*;

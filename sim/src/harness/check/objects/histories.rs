@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::super::linear::Timed;
 use super::super::mgmt;
 use super::{
-    BrokerAction, BrokerOperation, CLOSED, Came, PartitionOperation, TopicOperation, text,
+    BrokerAction, BrokerOperation, CLOSED, Came, Details, PROTOCOL, PartitionOperation,
+    TopicOperation, text,
 };
 use crate::harness::exchanges::{Effect, Exchange};
 
@@ -42,7 +43,7 @@ impl Histories {
     }
 
     /// The id of the broker that a request calls `reference`, and its incarnation if that is what it calls it by.
-    fn broker(&self, reference: &Value) -> Option<(u64, Option<String>)> {
+    pub fn broker(&self, reference: &Value) -> Option<(u64, Option<String>)> {
         let text = text(reference)?;
         match text.parse() {
             Ok(id) => Some((id, None)),
@@ -103,25 +104,42 @@ impl Histories {
         Ok(())
     }
 
-    /// Takes all ports that nobody was shown for one: they differ in nothing that an answer depends on. Operations of unknown
-    /// outcome that differ in them alone are equal then, which spares the search for an order to try them in every order.
-    pub fn forget_unseen_ports(&mut self) {
+    /// Makes all ports, hosts, protocols and racks that no answer shows equal: an answer depends on none of them. Operations
+    /// of unknown outcome that differ in them alone become equal, and the search tries them in one order only.
+    pub fn forget_unseen_details(&mut self) {
         for history in self.brokers.values_mut() {
-            let shown = history.iter().filter_map(|timed| match &timed.operation.came {
-                Came::Record(record) => text(&record["fields"]["brokerPort"]),
-                Came::Refused(_) | Came::Open => None,
-            });
-            let shown: BTreeSet<String> = shown.collect();
+            let shown = |name: &str| -> BTreeSet<String> {
+                let records = history.iter().filter_map(|timed| match &timed.operation.came {
+                    Came::Record(record) => text(&record["fields"][name]),
+                    Came::Refused(_) | Came::Open => None,
+                });
+                records.collect()
+            };
+            let (ports, hosts) = (shown("brokerPort"), shown("brokerHost"));
+            let (protocols, racks) = (shown("securityProtocol"), shown("rackId"));
+            let forget = |value: &mut String, shown: &BTreeSet<String>| {
+                if !shown.contains(value) {
+                    value.clear();
+                }
+            };
             for BrokerOperation { what, came, .. } in
                 history.iter_mut().map(|timed| &mut timed.operation)
             {
-                if let (
-                    Came::Open,
-                    BrokerAction::Register { port } | BrokerAction::Update { port: Some(port), .. },
-                ) = (came, what)
-                    && !shown.contains(port)
-                {
-                    port.clear();
+                match what {
+                    _ if *came != Came::Open => {}
+                    BrokerAction::Register { port, details } => {
+                        forget(port, &ports);
+                        forget(&mut details.host, &hosts);
+                        forget(&mut details.protocol, &protocols);
+                        forget(&mut details.rack, &racks);
+                    }
+                    BrokerAction::Update { port, host, protocol, .. } => {
+                        let changed = [(port, &ports), (host, &hosts), (protocol, &protocols)];
+                        for (value, shown) in changed {
+                            value.iter_mut().for_each(|value| forget(value, shown));
+                        }
+                    }
+                    BrokerAction::Produce { .. } | BrokerAction::Read | BrokerAction::List => {}
                 }
             }
         }
@@ -230,25 +248,39 @@ impl Histories {
         match (parts.next().unwrap_or_default(), parts.next()) {
             ("register_broker", _) => {
                 let port = text(&body["brokerPort"]).unwrap_or_default();
-                broker(self, &body["brokerId"], BrokerAction::Register { port });
+                let details = Details {
+                    host: text(&body["brokerHost"]).unwrap_or_default(),
+                    protocol: text(&body["securityProtocol"]).unwrap_or_else(|| PROTOCOL.into()),
+                    rack: text(&body["rackId"]).unwrap_or_default(),
+                };
+                broker(self, &body["brokerId"], BrokerAction::Register { port, details });
             }
             ("update_broker", _) => {
                 let what = BrokerAction::Update {
                     port: text(&body["brokerPort"]),
+                    host: text(&body["brokerHost"]),
+                    protocol: text(&body["securityProtocol"]),
                     status: text(&body["brokerStatus"]),
                     epoch: body["epoch"].as_u64(),
                 };
-                broker(self, &body["brokerId"], what);
+                let named = |name: &str| Some(&body[name]).filter(|value| !value.is_null());
+                let reference = named("brokerId").or_else(|| named("internalUUID"));
+                broker(self, reference.unwrap_or(&Value::Null), what);
             }
             ("unregister_broker", Some(id)) => {
                 let what = BrokerAction::Update {
                     port: None,
+                    host: None,
+                    protocol: None,
                     status: Some(CLOSED.to_owned()),
                     epoch: None,
                 };
                 broker(self, &id.into(), what);
             }
-            ("register_producer", _) => broker(self, &body["brokerId"], BrokerAction::Produce),
+            ("register_producer", _) => {
+                let chosen = body["producerId"].is_u64();
+                broker(self, &body["brokerId"], BrokerAction::Produce { chosen });
+            }
             ("get_broker_by_id", Some(id)) => broker(self, &id.into(), BrokerAction::Read),
             (path @ ("create_topic" | "get_topic_by_name"), name) => {
                 let creates = path == "create_topic";
@@ -281,7 +313,13 @@ mod tests {
     fn updates_of_unknown_outcome_that_differ_in_unseen_ports_alone_become_equal() {
         let update = |port: &str, came| {
             let port = Some(port.to_owned());
-            let what = BrokerAction::Update { port, status: None, epoch: None };
+            let what = BrokerAction::Update {
+                port,
+                host: None,
+                protocol: None,
+                status: None,
+                epoch: None,
+            };
             let operation = BrokerOperation { what, named: None, came };
             Timed { id: 0, operation, begun: 0, ended: None }
         };
@@ -295,7 +333,7 @@ mod tests {
         ];
         let mut histories =
             Histories { brokers: [(1, history.clone())].into(), ..Histories::default() };
-        histories.forget_unseen_ports();
+        histories.forget_unseen_details();
         let forgotten: Vec<_> = histories.brokers[&1].iter().map(|t| t.operation.clone()).collect();
         assert_eq!(forgotten[0], forgotten[1]);
         assert_ne!(forgotten[1], forgotten[2]);
