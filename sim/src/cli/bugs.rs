@@ -8,6 +8,9 @@
 //! The first row has no bug and must have no failure: what a sweep says of a bug counts for nothing while it
 //! says the same without one. A bug that survives is a hole in the checkers or in the workload, or not a bug.
 //!
+//! With `--together N`, groups of bugs are planted at the same time first ([`together`]): most late bugs are found in a
+//! fraction of the time, though not after exactly how many seeds.
+//!
 //! Left out: which seeds find what when others ran before. Every trial sweeps on its own, so the number of
 //! seeds until a bug is caught is exact, and the same on every machine.
 
@@ -27,6 +30,7 @@ mod catalogue;
 mod results;
 mod scratch;
 mod table;
+mod together;
 
 use super::output::{print_json, print_line};
 use catalogue::Bug;
@@ -35,6 +39,9 @@ use scratch::Scratch;
 
 /// Where the copy of the workspace and the results are, below the workspace.
 const DIRECTORY: &str = "target/bugs";
+
+/// The file with the table of an earlier measurement.
+const TABLE: &str = "sim/README.md";
 
 /// Seeds between two bases: further apart than any limit.
 const BASE_STEP: u64 = 1_000_000;
@@ -56,6 +63,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 3,
           value_parser = clap::value_parser!(u64).range(1..1_000))]
     bases: u64,
+    /// Plant so many bugs at the same time first, and try each alone on the seeds that failed then; from one base
+    #[arg(long, value_name = "COUNT", default_value_t = 1, conflicts_with = "bases",
+          value_parser = clap::value_parser!(u64).range(1..20))]
+    together: u64,
     /// Begin nothing new after this long (90s, 30m, 2h); the next call goes on from there
     #[arg(long, value_name = "TIME", value_parser = super::text::duration)]
     time: Option<Duration>,
@@ -103,13 +114,20 @@ fn try_run(args: &Args) -> Result<bool, Failure> {
     let deadline = args.time.map(|time| Instant::now() + time);
     let revision = revision(&root);
 
-    let rows = with_controls(bugs);
+    let (results, revision) = (&mut results, revision.as_deref());
+    let mut search = Search { args, scratch: &scratch, results, deadline, revision };
     let mut findings = Vec::new();
-    for (position, bug) in rows.into_iter().enumerate() {
-        let (results, revision) = (&mut results, revision.as_deref());
-        let mut trials = Search { args, scratch: &scratch, results, deadline, revision };
-        let finding = trials.search(position, bug)?;
-        findings.push(finding);
+    if args.together > 1 {
+        let table = root.join(TABLE);
+        let table = fs::read_to_string(&table).map_err(|error| at(&table, &error))?;
+        let size = usize::try_from(args.together)?;
+        for group in together::groups(bugs, size, &together::medians(&table)) {
+            findings.extend(search.search_together(group)?);
+        }
+    } else {
+        for (position, bug) in with_controls(bugs).into_iter().enumerate() {
+            findings.push(search.search(position, bug)?);
+        }
     }
     scratch.restore()?;
 
@@ -166,7 +184,7 @@ impl Search<'_> {
     fn search(&mut self, position: usize, bug: Bug) -> Result<Finding, Failure> {
         let mut trials: Vec<Trial> = Vec::new();
         let (mut built, mut error) = (false, None);
-        for base in (0..self.args.bases).map(|step| 1 + step * BASE_STEP) {
+        for base in (0..self.bases()).map(|step| 1 + step * BASE_STEP) {
             let key = Key { tree: self.scratch.digest(), bug: &bug, base, limit: self.args.limit };
             if let Some(known) = self.results.get(&key) {
                 trials.push(known.clone());
@@ -191,7 +209,68 @@ impl Search<'_> {
             self.results.insert(&key, trial.clone())?;
             trials.push(trial);
         }
-        Ok(Finding::new(bug, trials, usize::try_from(self.args.bases)?, error))
+        Ok(Finding::new(bug, trials, usize::try_from(self.bases())?, error))
+    }
+
+    /// From how many bases seeds are tried.
+    fn bases(&self) -> u64 {
+        if self.args.together > 1 { 1 } else { self.args.bases }
+    }
+
+    /// Tries `group` in one tree, then each of it alone on the seeds that failed, and as ever if none of them fails alone.
+    fn search_together(&mut self, group: Vec<Bug>) -> Result<Vec<Finding>, Failure> {
+        let failed = if self.is_late() { BTreeSet::new() } else { self.seeds_of(&group)? };
+        let mut findings = Vec::new();
+        for (position, bug) in group.into_iter().enumerate() {
+            let trial = match self.is_late() {
+                true => None,
+                false => self.try_seeds(&bug, &failed)?,
+            };
+            findings.push(match trial {
+                Some(trial) => Finding::new(bug, vec![trial], 1, None),
+                None => self.search(position, bug)?,
+            });
+        }
+        Ok(findings)
+    }
+
+    /// The seeds that fail with all bugs of `group` that can be planted together.
+    fn seeds_of(&self, group: &[Bug]) -> Result<BTreeSet<u64>, Failure> {
+        let Some(first) = group.first() else { return Ok(BTreeSet::new()) };
+        self.scratch.restore()?;
+        let mut planted = Vec::new();
+        for bug in group {
+            // Two patches of the same lines do not fit together: the second one is tried alone.
+            if self.scratch.plant(bug).is_ok() {
+                planted.push(bug.name.as_str());
+            }
+        }
+        eprintln!("together: {}", planted.join(", "));
+        if let Err(failed) = self.scratch.build() {
+            eprintln!("    {failed}");
+            return Ok(BTreeSet::new());
+        }
+        let enough = together::SEEDS_PER_BUG * u64::try_from(planted.len())?;
+        let sweep = self.scratch.sweep_until(&first.scenario, 1, self.args.limit, enough)?;
+        let seeds = sweep.failed_seeds();
+        eprintln!("    {} seeds fail", seeds.len());
+        Ok(seeds)
+    }
+
+    /// The first of `seeds` that fails with `bug` alone.
+    fn try_seeds(&self, bug: &Bug, seeds: &BTreeSet<u64>) -> Result<Option<Trial>, Failure> {
+        if seeds.is_empty() || self.build(bug).is_err() {
+            return Ok(None);
+        }
+        for seed in seeds {
+            let trial = self.scratch.sweep(&bug.scenario, *seed, 1)?;
+            if trial.caught.is_some() {
+                eprintln!("    {} alone: {trial}", bug.name);
+                let trial = Trial { base: 1, seeds: Some(*seed), at_most: true, ..trial };
+                return Ok(Some(trial.at(self.revision.map(str::to_owned))));
+            }
+        }
+        Ok(None)
     }
 
     fn build(&self, bug: &Bug) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 //! A trial is one sweep: of one bug, in the code as it was, over so many seeds from one base. Its result is
 //! written down at once, and holds until the code, the patch or the number of seeds changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -33,6 +33,23 @@ pub(super) struct Caught {
     /// What happened, in words.
     pub(super) what: String,
     pub(super) seed: u64,
+    /// The lowest runs that failed in the same way.
+    #[serde(default, skip_serializing)]
+    lowest: Vec<Run>,
+}
+
+/// One run of a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+struct Run {
+    seed: u64,
+}
+
+impl Sweep {
+    /// The seeds that failed, as far as they are named, in order.
+    pub(super) fn failed_seeds(&self) -> BTreeSet<u64> {
+        let lowest = self.failures.iter().flat_map(|caught| &caught.lowest);
+        lowest.map(|run| run.seed).chain(self.failures.iter().map(|caught| caught.seed)).collect()
+    }
 }
 
 /// What came of one sweep.
@@ -42,6 +59,9 @@ pub(super) struct Trial {
     pub(super) base: u64,
     /// Seeds until the bug was caught, that one included; `None` when it was not.
     pub(super) seeds: Option<u64>,
+    /// Whether an earlier seed may fail too: it was found by a group of bugs (see [`together`](super::together)).
+    #[serde(default)]
+    pub(super) at_most: bool,
     /// The first run that failed.
     pub(super) caught: Option<Caught>,
     /// Runs that were played.
@@ -58,7 +78,7 @@ impl Trial {
         let caught = sweep.failures.into_iter().min_by_key(|failure| failure.seed);
         let seeds = caught.as_ref().map(|caught| caught.seed.saturating_sub(base) + 1);
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        Self { base, seeds, caught, runs: sweep.runs, millis, at: None }
+        Self { base, seeds, at_most: false, caught, runs: sweep.runs, millis, at: None }
     }
 
     /// The same, made at `revision`.
@@ -228,7 +248,7 @@ mod tests {
     fn trial(base: u64, failed: &[u64]) -> Trial {
         let failures = failed.iter().map(|seed| {
             let (kind, signature) = ("safety".to_owned(), "safety: durability".to_owned());
-            Caught { kind, signature, what: String::new(), seed: *seed }
+            Caught { kind, signature, what: String::new(), seed: *seed, lowest: Vec::new() }
         });
         let sweep = Sweep { runs: 9, failures: failures.collect() };
         Trial::new(sweep, base, Duration::from_secs(1))

@@ -156,29 +156,34 @@ impl Scratch {
     /// Sweeps `limit` seeds from `base`, until one fails.
     pub(super) fn sweep(&self, scenario: &str, base: u64, limit: u64) -> Result<Trial, Failure> {
         let started = Instant::now();
+        let said = self.sweep_until(scenario, base, limit, 1)?;
+        Ok(Trial::new(said, base, started.elapsed()))
+    }
+
+    /// Sweeps `limit` seeds from `base`, until `failures` of them have failed.
+    pub(super) fn sweep_until(
+        &self,
+        scenario: &str,
+        base: u64,
+        limit: u64,
+        failures: u64,
+    ) -> Result<Sweep, Failure> {
         let mut sweep = Command::new(self.target().join("debug/sim"));
         sweep
             .current_dir(&self.tree)
             // A report is another run, and a trial is timed.
-            .args(["sweep", "--json", "--no-report", "--stop-after-failures", "1"])
-            .args(["--twice-every", "0"])
-            .args([
-                "--scenario",
-                scenario,
-                "--from",
-                &base.to_string(),
-                "--seeds",
-                &limit.to_string(),
-            ]);
+            .args(["sweep", "--json", "--no-report", "--twice-every", "0"])
+            .args(["--stop-after-failures", &failures.to_string(), "--scenario", scenario])
+            .args(["--from", &base.to_string(), "--seeds", &limit.to_string()]);
         let output = output(&mut sweep)?;
-        let said: Sweep = serde_json::from_slice(&output.stdout).map_err(|error| {
+        serde_json::from_slice(&output.stdout).map_err(|error| {
             format!(
                 "the sweep said no JSON ({error}), but {}\n{}",
                 text(&output.stdout),
                 tail(&text(&output.stderr))
             )
-        })?;
-        Ok(Trial::new(said, base, started.elapsed()))
+            .into()
+        })
     }
 
     fn target(&self) -> PathBuf {

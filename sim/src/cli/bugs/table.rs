@@ -11,7 +11,7 @@ use comfy_table::presets;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::catalogue::CONTROL;
-use super::results::{Finding, Status};
+use super::results::{Finding, Status, Trial};
 
 /// What is before the table in a file that shows it, and what is after.
 pub(super) const BEGIN: &str = "<!-- bugs: begin -->";
@@ -107,7 +107,9 @@ fn cells(finding: &Finding, limit: u64) -> [String; 9] {
     };
     let shown =
         |seeds: Option<u64>| seeds.map_or_else(|| format!(">{limit}"), |seeds| seeds.to_string());
-    let seeds: Vec<_> = trials.iter().map(|trial| shown(trial.seeds)).collect();
+    let bound = |trial: &Trial| if trial.at_most { "≤ " } else { "" };
+    let seeds: Vec<_> =
+        trials.iter().map(|trial| format!("{}{}", bound(trial), shown(trial.seeds))).collect();
     let median = if trials.is_empty() { String::new() } else { shown(*median) };
     let time = Duration::from_millis(trials.iter().map(|trial| trial.millis).sum());
     let time = format!("{:.0} s", time.as_secs_f64());
@@ -132,7 +134,6 @@ fn sum(findings: &[Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::catalogue::Bug;
-    use super::super::results::Trial;
     use super::*;
 
     fn finding(name: &str, trials: Vec<Trial>, error: Option<&str>) -> Finding {
