@@ -41,7 +41,7 @@ impl State {
         let index = self.index.clone().tidied(&self.partitions);
         ensure!(Index::rebuild(self) == index, "the index does not belong to the state");
         self.check_places()?;
-        Ok(())
+        self.check_everyone_awaits()
     }
 
     /// What is not said of each partition, nor of the index.
@@ -209,6 +209,21 @@ impl State {
             let partition = self.partition(slot);
             ensure!(partition.fields.isr.is_empty(), "partition {key:?} awaits, yet has an ISR");
             ensure!(partition.fields.replicas.contains(id), "{key:?} awaits a stranger, {id}");
+        }
+        Ok(())
+    }
+
+    /// A partition whose ISR became empty awaits a broker, or it never gets a leader again. One that was created with an
+    /// empty ISR holds nothing, and may await none.
+    fn check_everyone_awaits(&self) -> Check {
+        let awaiting: BTreeSet<_> = self.awaited.iter().map(|(_, key)| key).collect();
+        for (slot, row) in self.partitions.rows() {
+            let key = self.key(slot);
+            let was_in_sync = row.epoch() != Epoch::ZERO;
+            let is_lost = was_in_sync
+                && !awaiting.contains(&key)
+                && self.partition(slot).fields.isr.is_empty();
+            ensure!(!is_lost, "partition {key:?} has no ISR, and awaits no broker");
         }
         Ok(())
     }

@@ -84,7 +84,7 @@ type PartitionKey = (Uuid, PartitionId);
 ///   leader is in the ISR.
 /// - A fenced or closed broker is in no ISR and leads nothing.
 /// - A partition that awaits a broker has an empty ISR, and the broker is one of its replicas and
-///   fenced or closed.
+///   fenced or closed. A partition whose ISR became empty awaits one.
 /// - A producer's broker epoch was the broker's epoch when the producer was registered.
 /// - Stamps strictly increase from command to command; no record is younger than the last stamp.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@
 //! | 1 | [`raft`] | Raft's own promises hold at every step of every node |
 //! | 2 | [`state`] | nodes that applied the same log have the same metadata, and it obeys its rules (with [`failover`]) |
 //! | 3 | [`clients`] | what all clients were told can be true (with [`linear`], [`objects`], [`placement`], [`producers`], [`keys`], [`mgmt`], [`sessions`] and [`looks`]) |
+//! | 3 | [`operators`], [`reports`] | what operators were told of the cluster, and by it of itself, is what happened ([`facts`]) |
 //! | 4 | [`liveness`] | after the faults, the cluster serves again in time |
 //!
 //! Layers 1 and 2 watch every node through its observer, step by step ([`Watch`]); 3 judges a run's history at
@@ -18,6 +19,7 @@ use yakt::metadata::State;
 use yakt::raft::observe::{Observer, Step};
 use yakt::raft::{NodeId, Term};
 
+use self::facts::Facts;
 use self::raft::RaftCheck;
 use self::state::StateCheck;
 use super::Violation;
@@ -26,6 +28,7 @@ use super::record::Recorder;
 use crate::trace::Trace;
 
 pub mod clients;
+pub mod facts;
 pub mod failover;
 pub mod keys;
 pub mod linear;
@@ -33,9 +36,11 @@ pub mod liveness;
 pub mod looks;
 pub mod mgmt;
 pub mod objects;
+pub mod operators;
 pub mod placement;
 pub mod producers;
 pub mod raft;
+pub mod reports;
 pub mod sessions;
 pub mod state;
 
@@ -52,6 +57,7 @@ pub struct Watch {
 struct Seen {
     raft: RaftCheck,
     state: StateCheck,
+    facts: Facts,
     /// What each node is in the middle of.
     busy: BTreeMap<NodeId, Busy>,
     installs: u64,
@@ -97,6 +103,7 @@ impl Watch {
     fn observe(&self, node: NodeId, step: Step<'_>) {
         self.recorder.step(node, &step);
         let mut seen = self.lock();
+        seen.facts.observe(nanos(), node, step);
         let checked = match step {
             Step::Recovered(found) => {
                 self.coverage.reach(Site::Recovery, !found.entries.is_empty());
@@ -183,6 +190,7 @@ impl Watch {
     /// `node` leads `term`. Says whether that is news.
     pub fn leads(&self, node: NodeId, term: Term) -> bool {
         let mut seen = self.lock();
+        seen.facts.leads(nanos(), node, term);
         match seen.raft.leads(node, term) {
             Ok(news) => {
                 if news {
@@ -206,6 +214,12 @@ impl Watch {
     /// The disk of `node` is gone, and everything on it.
     pub fn disk_lost(&self, node: NodeId) {
         self.lock().raft.disk_lost(node);
+    }
+
+    /// What happened, for whoever judges what was said of it.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.lock().facts.clone()
     }
 
     /// The first violation, if any.
@@ -249,6 +263,12 @@ impl Watch {
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Virtual time since the start; 0 outside of a simulation, as in a checker's own tests.
+fn nanos() -> u64 {
+    let now = madsim::time::TimeHandle::try_current().map(|time| time.elapsed().as_nanos());
+    now.and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0)
 }
 
 impl Seen {

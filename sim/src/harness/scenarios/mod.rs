@@ -13,7 +13,7 @@ use yakt::raft::NodeId;
 use yakt::raft::config::RaftOptions;
 
 use super::check::Watch;
-use super::check::clients;
+use super::check::{clients, operators, reports};
 use super::client::{Client, Request};
 use super::cluster::{Cluster, http};
 use super::contract;
@@ -397,11 +397,21 @@ impl Run {
             self.cluster.settle(NODES).await?;
         }
         self.cluster.watch().violation().map_or(Ok(()), Err)?;
-        let judged =
-            clients::check(&self.cluster.exchanges().all()).map_err(|contradiction| Violation {
-                exchanges: contradiction.exchanges,
-                ..Violation::safety(contradiction.what)
-            })?;
+        let exchanges = self.cluster.exchanges().all();
+        let judged = clients::check(&exchanges).map_err(|contradiction| Violation {
+            exchanges: contradiction.exchanges,
+            ..Violation::safety(contradiction.what)
+        })?;
+        let facts = self.cluster.watch().facts();
+        let blame = |promise: &str| {
+            let promise = promise.to_owned();
+            move |(number, what): (usize, String)| Violation {
+                exchanges: vec![number],
+                ..Violation::safety(format!("{promise}: {what}"))
+            }
+        };
+        operators::check(&exchanges, &facts).map_err(blame("answers to operators"))?;
+        reports::check(&exchanges, &facts).map_err(blame("reports of nodes"))?;
         self.cluster.watch().coverage().reach(Site::UnknownTookEffect, judged.unknown_effects > 0);
         Ok(self)
     }
