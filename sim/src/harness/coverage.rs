@@ -102,6 +102,10 @@ sites! {
     Compressed = "a compressed answer was read", within 10;
     /// Fires: the operations of a run made a state of at least a megabyte, with production's sizes of chunks and files.
     LargeState = "a state of a megabyte was built", within 300;
+    /// Fires: a follower of a healthy cluster was away, and came back.
+    FollowerBack = "a follower came back to a healthy cluster", within 60;
+    /// Fires: the nodes that were left without a majority were asked.
+    Darkness = "a minority was asked while the majority had no power", within 60;
     /// Reached: a run ends. Fires: it was unrecoverable.
     Unrecoverable = "a majority lost their disks", within 2000;
 }

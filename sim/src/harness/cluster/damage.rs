@@ -60,6 +60,12 @@ impl Cluster {
         self.lock().rotten.insert(id);
     }
 
+    /// Whether some node runs on data that has rotted, which it may find out at any time.
+    #[must_use]
+    pub fn has_rotten(&self) -> bool {
+        !self.lock().rotten.is_empty()
+    }
+
     /// Nodes that refused to start on their rotten data.
     #[must_use]
     pub fn refused(&self) -> Option<NodeId> {

@@ -154,6 +154,12 @@ impl Cluster {
         &self.subject
     }
 
+    /// What its nodes are started with.
+    #[must_use]
+    pub fn raft_options(&self) -> &RaftOptions {
+        &self.raft
+    }
+
     /// The same cluster with other settings, before anything was started.
     #[must_use]
     pub fn with_options(self, raft: RaftOptions) -> Self {

@@ -39,6 +39,7 @@ mod far_apart;
 mod growth;
 mod leader_kills;
 mod partitions;
+mod quiet;
 mod snapshot_catch_up;
 mod ten_minutes;
 #[cfg(test)]
@@ -294,12 +295,14 @@ pub struct Run {
     pub rng: SeededRng,
     /// Whether too many disks were lost for anyone to go on.
     unrecoverable: bool,
+    /// Whether it ends with what [`quiet`] looks at. A script that looks at elections itself does without.
+    ends_quietly: bool,
 }
 
 impl Run {
     fn new(cluster: Cluster) -> Self {
         let rng = cluster.world().fork_rng();
-        Self { cluster, rng, unrecoverable: false }
+        Self { cluster, rng, unrecoverable: false, ends_quietly: false }
     }
 
     async fn play(self, script: Script) -> Outcome {
@@ -308,6 +311,7 @@ impl Run {
         let played = match (drawn_from(&script), script) {
             (Some(schedule), _) => {
                 let run = self.with_options(schedule.settings.raft());
+                let run = Self { ends_quietly: true, ..run };
                 super::schedule::play::play(run, schedule).await
             }
             (None, Script::Seed(Scenario { plot: Plot::Scripted(play), .. }, _)) => {
@@ -395,6 +399,10 @@ impl Run {
             self.cluster.settle(NODES).await?;
             self.serves_again().await?;
             self.cluster.settle(NODES).await?;
+            // A node that meets its rotten data ends, and is replaced: that is no quiet time.
+            if self.ends_quietly && !self.cluster.has_rotten() {
+                self.is_left_alone().await?;
+            }
         }
         self.cluster.watch().violation().map_or(Ok(()), Err)?;
         let exchanges = self.cluster.exchanges().all();
