@@ -187,8 +187,14 @@ impl Stage {
         self.cluster.expect_removal(id);
         let number = self.next_crowd();
         // Once, and of this leader: asked again, the node would hand over instead of completing it.
+        let exchanges = self.cluster.exchanges().clone();
         let removing = self.world().start(&format!("crowd{number}"), move |env| async move {
-            drop(Client::new(env).send(&http(leader), &Operator::removal(id)).await);
+            drop(
+                Client::new(env)
+                    .noting(exchanges)
+                    .send(&http(leader), &Operator::removal(id))
+                    .await,
+            );
         });
         if self.sees(id, |configs| configs.len() > 1).await {
             self.note("network", Some(id), || "is the only one whom all others hear".to_owned());
