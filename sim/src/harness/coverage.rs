@@ -106,6 +106,14 @@ sites! {
     FollowerBack = "a follower came back to a healthy cluster", within 60;
     /// Fires: the nodes that were left without a majority were asked.
     Darkness = "a minority was asked while the majority had no power", within 60;
+    /// Reached: a node has just taken a snapshot. Fires: the power fails in a write of its purge, or just behind it.
+    PowerLossInPurge = "the power failed while a log was purged", within 120;
+    /// Reached: a leader dies when a removal is made, and the removed node asks to join. Fires: another is elected then.
+    JoinAtElection = "a node asked to join while a leader was elected", within 120;
+    /// Reached: a leader dies. Fires: readers come in the first moment of the next one.
+    ReadersAtElection = "readers came in the first moment of a leader", within 120;
+    /// Fires: bits flip on the disk of a node that runs.
+    RotWhileRunning = "bits rotted while a node ran", within 60;
     /// Reached: a run ends. Fires: it was unrecoverable.
     Unrecoverable = "a majority lost their disks", within 2000;
 }

@@ -216,6 +216,14 @@ impl Watch {
         self.lock().raft.disk_lost(node);
     }
 
+    /// The last index in the newest snapshot on the disk of `node`, as far as this life of the checker has seen.
+    #[must_use]
+    pub fn snapshot_of(&self, node: NodeId) -> u64 {
+        let seen = self.lock();
+        let life = seen.facts.lives.get(&node);
+        life.and_then(|life| life.snapshots.last()).map_or(0, |(_, index)| *index)
+    }
+
     /// What happened, for whoever judges what was said of it.
     #[must_use]
     pub fn facts(&self) -> Facts {

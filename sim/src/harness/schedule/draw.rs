@@ -356,7 +356,7 @@ fn space_losses(faults: &mut Vec<Planned>) {
     let mut earliest = 0;
     faults.retain(|planned| {
         let gap = match planned.fault {
-            Fault::Lose { .. } | Fault::Rot { .. } => LOSS_GAP_MILLIS,
+            Fault::Lose { .. } | Fault::Rot { .. } | Fault::RotLive { .. } => LOSS_GAP_MILLIS,
             // It takes a while to come to its loss.
             Fault::Namesake { .. } => 4 * LOSS_GAP_MILLIS,
             _ => return true,

@@ -12,6 +12,7 @@ use super::workload::plan::Operation;
 
 mod cut;
 pub mod draw;
+mod moments;
 mod operator;
 pub mod play;
 mod plot;
@@ -222,4 +223,12 @@ pub enum Fault {
     Transfer { to: NodeId },
     /// A node is told to take a snapshot now, and to purge what it may.
     Snapshot { target: Target },
+    /// The same, with a power loss in the n-th write after the snapshot is there: among the writes of the purge.
+    CrashInPurge { target: Target, writes: u64, loss: Loss, down: u64 },
+    /// A node is removed, the leader dies at that moment, and the node asks to join while another is elected.
+    RejoinAtElection { target: Target, wiped: bool, down: u64 },
+    /// The leader dies, and many readers come in the first moment of the next one.
+    ReadersAtElection { readers: u64, down: u64 },
+    /// Bits flip in data that was cold, while the node runs.
+    RotLive { target: Target, bits: u64 },
 }

@@ -309,7 +309,7 @@ impl Stage {
     }
 
     /// A client writes at a node; yields what, if that was acknowledged.
-    fn write(&self, at: NodeId) -> JoinHandle<Option<String>> {
+    pub(super) fn write(&self, at: NodeId) -> JoinHandle<Option<String>> {
         let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
         self.world().start(&format!("crowd{number}"), move |env| async move {
             let (mut client, name) = (Client::new(env).noting(exchanges), format!("crowd{number}"));
@@ -318,7 +318,7 @@ impl Stage {
     }
 
     /// A client looks at a node for what another wrote.
-    fn look(&self, at: NodeId, name: String) -> JoinHandle<()> {
+    pub(super) fn look(&self, at: NodeId, name: String) -> JoinHandle<()> {
         let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
         let over = self.over;
         self.world().start(&format!("crowd{number}"), move |env| async move {

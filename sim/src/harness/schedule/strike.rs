@@ -45,7 +45,7 @@ fn around(millis: u64) -> std::ops::Range<Duration> {
 }
 
 impl Loss {
-    fn mode(self) -> CrashMode {
+    pub(super) fn mode(self) -> CrashMode {
         match self {
             Self::Unsynced => CrashMode::LoseUnsynced,
             Self::Nothing => CrashMode::KeepUnsynced,
@@ -160,6 +160,16 @@ impl Stage {
             }
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
+            Fault::CrashInPurge { target, writes, loss, down } => {
+                self.crash_in_purge(node(target), writes, loss, down).await;
+            }
+            Fault::RejoinAtElection { target, wiped, down } => {
+                self.rejoin_at_election(node(target), wiped, down).await;
+            }
+            Fault::ReadersAtElection { readers, down } => {
+                self.readers_at_election(readers, down).await;
+            }
+            Fault::RotLive { target, bits } => self.rot_live(node(target), bits).await,
         }
     }
 

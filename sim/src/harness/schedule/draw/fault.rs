@@ -34,15 +34,25 @@ fn span(rng: &mut SeededRng) -> u64 {
 pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault {
     let target = target(rng);
     match family {
-        Family::Process => match rng.random_range(0..8) {
+        Family::Process => match rng.random_range(0..9) {
+            8 => Fault::ReadersAtElection {
+                readers: spread(rng, 8, 128),
+                down: spread(rng, 20, 3_000),
+            },
             0..5 => Fault::Kill { target, down: span(rng) },
             5 | 6 => Fault::Stop { target, down: span(rng) },
             _ => Fault::RollingRestart { down: spread(rng, 20, 2_000) },
         },
         Family::Power => {
             let loss = loss(rng);
-            match rng.random_range(0..8) {
+            match rng.random_range(0..9) {
                 0 | 1 => Fault::Crash { target, loss, down: span(rng) },
+                8 => Fault::CrashInPurge {
+                    target,
+                    writes: spread(rng, 1, 12),
+                    loss,
+                    down: spread(rng, 20, 3_000),
+                },
                 2..5 => Fault::CrashInWrite {
                     target,
                     writes: spread(rng, 1, 200),
@@ -91,6 +101,9 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             let fault = [DiskFault::Read, DiskFault::Write, DiskFault::Sync, DiskFault::Full]
                 [rng.random_range(0..4)];
             Fault::Disk { target, fault, length: spread(rng, 50, 8_000) }
+        }
+        Family::Rot if rng.random_range(0..3) == 0 => {
+            Fault::RotLive { target, bits: spread(rng, 1, 64) }
         }
         Family::Rot => {
             Fault::Rot { target, bits: spread(rng, 1, 64), down: spread(rng, 50, 3_000) }
@@ -152,7 +165,12 @@ fn draw_network(rng: &mut SeededRng, target: Target, clients: usize) -> Fault {
 
 /// What an operator does.
 fn draw_operation(rng: &mut SeededRng, target: Target) -> Fault {
-    match rng.random_range(0..10) {
+    match rng.random_range(0..11) {
+        10 => Fault::RejoinAtElection {
+            target,
+            wiped: rng.random_bool(0.5),
+            down: spread(rng, 100, 3_000),
+        },
         0 | 1 => Fault::Transfer { to: rng.random_range(1..=NODES) },
         2 => Fault::Snapshot { target },
         5 | 6 => Fault::LameDuck {
