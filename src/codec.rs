@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 
 /// The format this release writes, and the newest it reads.
 ///
-/// Raise it with every change to a type that is stored or sent, and teach [`decode_versioned`] the
-/// older ones.
-pub const FORMAT_VERSION: u8 = 1;
+/// Raise it with every change to a type that is stored or sent, and, from the first release on, teach
+/// [`decode_versioned`] the older ones. Version 1 was never released; it is refused.
+pub const FORMAT_VERSION: u8 = 2;
 
 /// Why bytes could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -195,6 +195,9 @@ impl<'a> Parts<'a> {
         match version {
             0 => Err(DecodeError::corrupt("format version 0 was never written")),
             FORMAT_VERSION => Ok(Self { left }),
+            older @ 1..FORMAT_VERSION => Err(DecodeError::corrupt(format!(
+                "format version {older} is of a build before the first release"
+            ))),
             found => Err(DecodeError::NewerVersion { found }),
         }
     }

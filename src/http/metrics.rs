@@ -14,6 +14,7 @@ use axum::response::IntoResponse;
 use openraft::LogIdOptionExt;
 use openraft::async_runtime::watch::WatchReceiver;
 
+use super::cluster::READY_LIMIT;
 use crate::env::Env;
 use crate::metadata::{BrokerStatus, Timestamp};
 use crate::node::Node;
@@ -25,7 +26,9 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const LIVE: [BrokerStatus; 3] = [BrokerStatus::Fenced, BrokerStatus::Unfenced, BrokerStatus::Alive];
 
 pub(super) async fn metrics<E: Env>(State(node): State<Node<E>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], Sample::of(&node).to_string())
+    let ready = node.serves(READY_LIMIT).await;
+    let sample = Sample { ready, ..Sample::of(&node) };
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], sample.to_string())
 }
 
 /// The numbers of one moment. Displays as the exposition.
@@ -45,6 +48,8 @@ struct Sample {
     partitions: usize,
     producers: usize,
     ready: bool,
+    /// Seconds.
+    time_ahead: f64,
     log_written: Tally,
     sent: Tally,
 }
@@ -69,7 +74,8 @@ impl Sample {
             topics: 0,
             partitions: 0,
             producers: 0,
-            ready: node.is_ready(),
+            ready: false,
+            time_ahead: 0.0,
             log_written: node
                 .log()
                 .map(|log| log.writer().written_records().clone())
@@ -80,6 +86,7 @@ impl Sample {
             let state = &image.state;
             sample.applied = image.applied.index().unwrap_or(0);
             sample.cluster_time = state.last_stamp();
+            sample.time_ahead = node.cluster_time_ahead();
             for broker in state.brokers() {
                 *sample.brokers.entry(broker.fields.broker_status).or_default() += 1;
             }
@@ -113,6 +120,8 @@ impl fmt::Display for Sample {
         gauge(f, "raft_voters", "Members whose vote counts.", self.voters)?;
         let time_help = "Cluster time of the last applied command, since the Unix epoch.";
         gauge(f, "cluster_time_seconds", time_help, self.cluster_time)?;
+        let ahead_help = "How far cluster time is ahead of this node's clock; negative if behind.";
+        gauge(f, "cluster_time_ahead_seconds", ahead_help, self.time_ahead)?;
         head(f, "brokers", "Brokers that are not closed, by status.", "gauge")?;
         for (status, count) in &self.brokers {
             writeln!(f, "yakt_brokers{{status=\"{status}\"}} {count}")?;
@@ -173,7 +182,7 @@ mod tests {
         // Dashboards and alerts hang on these.
         let expected = "yakt_raft_term yakt_raft_leader yakt_raft_is_leader yakt_raft_committed_index \
             yakt_raft_applied_index yakt_raft_last_log_index yakt_raft_snapshot_index \
-            yakt_raft_purged_index yakt_raft_voters yakt_cluster_time_seconds yakt_brokers yakt_topics \
+            yakt_raft_purged_index yakt_raft_voters yakt_cluster_time_seconds yakt_cluster_time_ahead_seconds yakt_brokers yakt_topics \
             yakt_partitions yakt_producers yakt_ready yakt_log_syncs_total yakt_log_written_bytes_total \
             yakt_raft_sent_frames_total yakt_raft_sent_bytes_total";
         assert_eq!(names.join(" "), expected);

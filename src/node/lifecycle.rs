@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft_rt::{Select2, Select3};
+use openraft_rt::{Select2, Select3, Select4};
 
 use super::join::Refused;
 use super::propose::leader;
@@ -14,6 +14,7 @@ use super::{Node, REQUEST_DEADLINE, Running};
 use crate::env::{Env, rt};
 use crate::raft::candidacy::Candidacy;
 use crate::raft::config::raft_config;
+use crate::raft::guard::{Breach, Breaches, Guard};
 use crate::raft::network::message::{Request, Response};
 use crate::raft::network::{Network, server};
 use crate::raft::state_machine::StateMachine;
@@ -49,6 +50,9 @@ pub enum RunError {
     /// It was a member, and is no more.
     #[error("node {0} was removed from the cluster; started again, it would ask to join anew")]
     Removed(NodeId),
+    /// Its directory is not what the cluster relies on: see [`guard`](crate::raft::guard).
+    #[error(transparent)]
+    Breach(#[from] Breach),
     /// Raft stopped: its disk failed, or it found a state that must not be.
     #[error("consensus stopped: {0}")]
     Fatal(String),
@@ -86,7 +90,7 @@ impl<E: Env> Node<E> {
         };
         let running = self.running().expect("open() has just set it");
         let directory = running.identity.directory;
-        let candidacy = Candidacy::new(running.raft.clone(), self.id(), directory);
+        let candidacy = running.candidacy.clone();
         let local = server::Local {
             node: self.id(),
             directory,
@@ -96,6 +100,7 @@ impl<E: Env> Node<E> {
             sent: running.network.sent().clone(),
             raft: running.raft.clone(),
             candidacy: candidacy.clone(),
+            guard: Guard::new(running.log.clone(), running.breaches.clone()),
             observer: self.inner.options.observer.clone(),
         };
         let node = self.clone();
@@ -111,14 +116,26 @@ impl<E: Env> Node<E> {
         let node = self.clone();
         drop(rt::spawn::<E, _>(candidacy.keep(async move { node.stopped().await })));
 
-        let ended =
-            E::Runtime::select3(self.stopped(), self.fatal(running), self.work(running)).await;
-        let result = match ended {
-            Select3::First(()) => {
+        let failed = async {
+            match E::Runtime::select3(
+                Box::pin(running.breaches.wait()),
+                Box::pin(self.fatal(running)),
+                Box::pin(self.work(running)),
+            )
+            .await
+            {
+                Select3::First(breach) => RunError::Breach(breach),
+                // Raft ends of a breach that its storage reported.
+                Select3::Second(error) => running.breaches.first().map_or(error, RunError::Breach),
+                Select3::Third(error) => error,
+            }
+        };
+        let result = match E::Runtime::select2(Box::pin(self.stopped()), Box::pin(failed)).await {
+            Select2::First(()) => {
                 self.hand_over(running).await;
                 Ok(())
             }
-            Select3::Second(error) | Select3::Third(error) => Err(error),
+            Select2::Second(error) => Err(error),
         };
         self.inner.stop.send_replace(true);
         let shutdown = rt::timeout::<E, _>(SHUTDOWN_LIMIT, join_raft(running)).await;
@@ -161,11 +178,13 @@ impl<E: Env> Node<E> {
 
         let page_bytes = options.raft.snapshot_page_bytes();
         let (log, snapshots) = store.into_parts(options.observer.clone(), page_bytes).await?;
+        let breaches = Breaches::default();
         let (state_machine, images, snapshot_due) = StateMachine::new(
             snapshots,
             options.raft.snapshot_entries,
             log.appended().clone(),
             options.observer.clone(),
+            breaches.clone(),
         );
         let network = Network::new(
             env.clone(),
@@ -181,7 +200,18 @@ impl<E: Env> Node<E> {
                 .await
                 .map_err(|error| RunError::Fatal(error.to_string()))?;
         let heard = server::LeaderHeard::default();
-        let running = Running { identity, raft, log, network, images, snapshot_due, heard };
+        let candidacy = Candidacy::new(raft.clone(), options.id, identity.directory);
+        let running = Running {
+            identity,
+            raft,
+            log,
+            network,
+            images,
+            snapshot_due,
+            heard,
+            breaches,
+            candidacy,
+        };
         assert!(self.inner.running.set(running).is_ok(), "a node runs once");
         Ok(listener)
     }
@@ -196,9 +226,12 @@ impl<E: Env> Node<E> {
         };
         let duties = Box::pin(self.duties(running));
         let snapshots = Box::pin(self.take_due_snapshots(running));
-        match E::Runtime::select3(Box::pin(entering), duties, snapshots).await {
-            Select3::First(error) => error,
-            Select3::Second(never) | Select3::Third(never) => match never {},
+        let progress = Box::pin(self.watch_progress(running));
+        match E::Runtime::select4(Box::pin(entering), duties, snapshots, progress).await {
+            Select4::First(error) => error,
+            Select4::Second(never) | Select4::Third(never) | Select4::Fourth(never) => {
+                match never {}
+            }
         }
     }
 
@@ -222,10 +255,7 @@ impl<E: Env> Node<E> {
             Request::Propose { change, idempotency } => {
                 self.propose_here(change, idempotency, REQUEST_DEADLINE).await
             }
-            Request::ReadIndex => self
-                .read_index_for_peer()
-                .await
-                .map_or(Response::NotLeader(None), Response::ReadIndex),
+            Request::ReadIndex(reader) => self.read_index_for_peer(reader).await,
             Request::ConfirmLeader(leadership) => self.confirm_leader(leadership).await,
             Request::Identify => match self.running() {
                 Some(running) => Response::Cluster(running.identity.cluster),

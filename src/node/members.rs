@@ -144,7 +144,7 @@ impl<E: Env> Node<E> {
         let mut error = MemberError::NoLeader;
         while !left().is_zero() {
             let read = rt::timeout::<E, _>(left(), self.barrier(running)).await;
-            if let Some(Some((_, image))) = read {
+            if let Some(Some(image)) = read {
                 let request = match look(image.membership.membership(), leader(running))? {
                     Round::Done => return Ok(()),
                     Round::Ask(request) => request,

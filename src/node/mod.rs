@@ -18,7 +18,9 @@ use tokio::sync::{Mutex, watch};
 
 use crate::env::Env;
 use crate::metadata::Timestamp;
+use crate::raft::candidacy::Candidacy;
 use crate::raft::config::RaftOptions;
+use crate::raft::guard::Breaches;
 use crate::raft::network::server::LeaderHeard;
 use crate::raft::network::{Network, message::ReadIndex};
 use crate::raft::observe::Observer;
@@ -37,8 +39,10 @@ mod propose;
 mod read;
 mod removed;
 mod snapshot;
+mod stall;
 mod status;
 
+pub use clock::CLOCK_LEAD_MAX;
 use coalesce::Coalesce;
 pub use lifecycle::RunError;
 pub use members::MemberError;
@@ -89,6 +93,10 @@ struct Inner<E: Env> {
     proposals: tokio::sync::Semaphore,
     read_index: Coalesce<Option<ReadIndex>>,
     ticks: Coalesce<Option<Timestamp>>,
+    /// The voters' clocks, as this node was told them while it led.
+    clocks: clock::Clocks<crate::env::rt::Instant<E>>,
+    /// Whether this node, as leader, commits what it appends: see `stall`.
+    progress: stall::Progress,
     /// Held by the leader over a membership change: one at a time (Raft §6).
     membership: Mutex<()>,
 }
@@ -102,6 +110,8 @@ struct Running<E: Env> {
     images: Images<E>,
     snapshot_due: SnapshotDue,
     heard: LeaderHeard<E>,
+    breaches: Breaches,
+    candidacy: Candidacy<E>,
 }
 
 impl<E: Env> Clone for Node<E> {
@@ -128,6 +138,8 @@ impl<E: Env> Node<E> {
             proposals: tokio::sync::Semaphore::new(PROPOSALS_MAX),
             read_index: Coalesce::default(),
             ticks: Coalesce::default(),
+            clocks: clock::Clocks::default(),
+            progress: stall::Progress::default(),
             membership: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }

@@ -93,7 +93,7 @@ impl<E: Env> Node<E> {
     pub(super) async fn answer_doubt(&self, node: NodeId, directory: Uuid) -> Response<E> {
         let Some(running) = self.running() else { return Response::NotLeader(None) };
         match rt::timeout::<E, _>(MEMBER_LIMIT, self.barrier(running)).await {
-            Some(Some((_, image))) => Response::Member(is_member(&image, node, directory)),
+            Some(Some(image)) => Response::Member(is_member(&image, node, directory)),
             _ => Response::NotLeader(leader(running)),
         }
     }

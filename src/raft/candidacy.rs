@@ -17,6 +17,7 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::poll;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -140,6 +141,19 @@ impl<E: Env> Candidacy<E> {
             answer
         });
         handed_over.await.ok()
+    }
+
+    /// Keeps this node out of elections for `duration`.
+    pub fn rest(&self, duration: Duration) {
+        *self.held() += 1;
+        self.raft.runtime_config().elect(false);
+        let this = self.clone();
+        // A task of its own: elections must be turned on again whatever becomes of the caller.
+        drop(rt::spawn::<E, _>(async move {
+            rt::sleep::<E>(duration).await;
+            *this.held() -= 1;
+            this.review().await;
+        }));
     }
 
     fn held(&self) -> MutexGuard<'_, usize> {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::env::Env;
-use crate::metadata::{Applied, Change, IdempotencyKey, Timestamp};
-use crate::raft::types::{Ballot, NodeId, Peer, SnapshotMeta, TypeConfig};
+use crate::metadata::{Applied, Change, IdempotencyKey, Position, Timestamp};
+use crate::raft::types::{Ballot, EntryId, NodeId, Peer, SnapshotMeta, TypeConfig};
 
 /// The first frame of a connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,7 +49,13 @@ pub struct Return<E: Env> {
 #[serde(bound = "")]
 pub enum Request<E: Env> {
     /// Raft §5.3.
-    Append(AppendEntriesRequest<TypeConfig<E>>),
+    Append {
+        /// openraft's request.
+        request: AppendEntriesRequest<TypeConfig<E>>,
+        /// The last entry that the asked node has acknowledged to this leadership. A node that does not
+        /// hold it has lost what it acknowledged: see [`guard`](crate::raft::guard).
+        acknowledged: Option<EntryId>,
+    },
     /// Raft §5.2.
     Vote(VoteRequest<TypeConfig<E>>),
     /// Raft's dissertation §9.6.
@@ -75,7 +81,7 @@ pub enum Request<E: Env> {
         idempotency: Option<IdempotencyKey>,
     },
     /// How far a read that starts now must have applied (Raft §6.4).
-    ReadIndex,
+    ReadIndex(Reader),
     /// Which cluster this is. The only question that a caller without a cluster may ask, besides `Join`.
     Identify,
     /// Make me a voter, or note my new addresses.
@@ -130,6 +136,9 @@ pub enum Response<E: Env> {
     Applied(Arc<Applied>),
     /// To `ReadIndex`.
     ReadIndex(ReadIndex),
+    /// To `ReadIndex`: the reader's metadata is no prefix of the leader's, which is here. See
+    /// [`guard`](crate::raft::guard).
+    OtherHistory(Option<Position>),
     /// To `Identify`.
     Cluster(Uuid),
     /// To `Join`: the node is a voter.
@@ -149,8 +158,22 @@ pub enum Response<E: Env> {
     /// The asked node is not whom the caller took it for (see [`Hello`]), and nothing was done: the text says who
     /// it is.
     Misdirected(String),
-    /// To `ConfirmLeader`: whether it leads as far as this voter is concerned.
-    LeaderConfirmed(bool),
+    /// To `ConfirmLeader`.
+    LeaderConfirmed {
+        /// Whether it leads as far as this voter is concerned.
+        confirmed: bool,
+        /// The voter's wall clock.
+        clock: Timestamp,
+    },
+}
+
+/// How far a node that wants to read has come.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Reader {
+    /// The last log index that it has applied.
+    pub applied: u64,
+    /// Where its metadata is in its history, if it has applied any command.
+    pub position: Option<Position>,
 }
 
 /// Where a linearizable read may start.
@@ -160,6 +183,9 @@ pub struct ReadIndex {
     pub index: u64,
     /// The leader's reading of cluster time.
     pub now: Timestamp,
+    /// Whether the leader commits what it appends. One that cannot will step down: see `stall` in
+    /// [`crate::node`].
+    pub commits: bool,
 }
 
 impl<E: Env> Request<E> {
@@ -167,15 +193,15 @@ impl<E: Env> Request<E> {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Append(append) if append.entries.is_empty() => "heartbeat",
-            Self::Append(_) => "append",
+            Self::Append { request, .. } if request.entries.is_empty() => "heartbeat",
+            Self::Append { .. } => "append",
             Self::Vote(_) => "vote",
             Self::PreVote(_) => "pre-vote",
             Self::TransferLeader(_) => "transfer",
             Self::SnapshotBegin { .. } => "snapshot",
             Self::SnapshotChunk(_) => "chunk",
             Self::Propose { .. } => "propose",
-            Self::ReadIndex => "read-index",
+            Self::ReadIndex(_) => "read-index",
             Self::ConfirmLeader(_) => "confirm-leader",
             Self::Identify => "identify",
             Self::Join { .. } => "join",
@@ -189,7 +215,7 @@ impl<E: Env> Request<E> {
 impl<E: Env> fmt::Display for Request<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Append(append) => write!(f, "{append}"),
+            Self::Append { request, .. } => write!(f, "{request}"),
             Self::Vote(vote) | Self::PreVote(vote) => write!(f, "{vote}"),
             Self::ConfirmLeader(leadership) => write!(f, "{leadership}"),
             Self::SnapshotChunk(chunk) => write!(f, "{} bytes", chunk.len()),

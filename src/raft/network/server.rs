@@ -21,10 +21,11 @@ use super::pipeline::in_order;
 use crate::env::{Env, Listener, rt};
 use crate::raft::candidacy::{Candidacy, memberships};
 use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_DEADLINE};
+use crate::raft::guard::Guard;
 use crate::raft::observe::{Observer, Step};
 use crate::raft::state_machine::NodeSnapshot;
 use crate::raft::tally::Tally;
-use crate::raft::types::{Ballot, NodeId, Raft, SnapshotMeta, Term, TypeConfig};
+use crate::raft::types::{Ballot, EntryId, NodeId, Raft, SnapshotMeta, Term, TypeConfig};
 
 /// Calls of one connection that are handled at once, appends aside.
 const CALLS_MAX: usize = 1_024;
@@ -50,6 +51,8 @@ pub struct Local<E: Env> {
     pub heard: LeaderHeard<E>,
     /// Its Raft.
     pub raft: Raft<E>,
+    /// Judges what leaders send before its Raft sees it.
+    pub guard: Guard<E>,
     /// Whether it may stand for election.
     pub candidacy: Candidacy<E>,
     /// Who is shown its votes, if anyone.
@@ -65,6 +68,7 @@ impl<E: Env> Clone for Local<E> {
         Self {
             raft: self.raft.clone(),
             candidacy: self.candidacy.clone(),
+            guard: self.guard.clone(),
             heard: self.heard.clone(),
             stop: self.stop.clone(),
             sent: self.sent.clone(),
@@ -227,15 +231,15 @@ where
         };
         let now = match (refused, request) {
             (Some(refused), _) => Some(refused),
-            (None, Request::Append(request)) => {
+            (None, Request::Append { request, acknowledged }) => {
                 local.heard.note(request.vote.leader_id.term);
-                if appends.send((number, request)).await.is_err() {
+                if appends.send((number, request, acknowledged)).await.is_err() {
                     return Ok(());
                 }
                 None
             }
             (None, Request::SnapshotBegin { vote, meta, bytes }) => {
-                Some(receiving.begin(vote, *meta, bytes))
+                Some(receiving.begin(&local, vote, *meta, bytes))
             }
             (None, Request::SnapshotChunk(chunk)) => Some(receiving.chunk(&chunk, &local).await),
             (None, request) => {
@@ -292,14 +296,15 @@ where
 fn append_lane<E: Env>(
     local: &Local<E>,
     answers: mpsc::Sender<Return<E>>,
-) -> mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig<E>>)> {
+) -> mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig<E>>, Option<EntryId>)> {
     let (sender, receiver) = mpsc::channel(PIPELINE_DEPTH_MAX);
     let queued = stream::unfold(receiver, |mut receiver: mpsc::Receiver<_>| async move {
         receiver.recv().await.map(|next| (next, receiver))
     });
-    let (raft, candidacy) = (local.raft.clone(), local.candidacy.clone());
+    let local = local.clone();
     drop(rt::spawn::<E, _>(async move {
-        let work = |(number, request)| append(raft.clone(), candidacy.clone(), number, request);
+        let work =
+            |(number, request, acknowledged)| append(local.clone(), number, request, acknowledged);
         let mut results = std::pin::pin!(in_order(queued, PIPELINE_DEPTH_MAX, work));
         while let Some(result) = results.next().await {
             if answers.send(result).await.is_err() {
@@ -311,11 +316,15 @@ fn append_lane<E: Env>(
 }
 
 async fn append<E: Env>(
-    raft: Raft<E>,
-    candidacy: Candidacy<E>,
+    local: Local<E>,
     number: u64,
     request: AppendEntriesRequest<TypeConfig<E>>,
+    acknowledged: Option<EntryId>,
 ) -> Return<E> {
+    if let Err(error) = local.guard.check_append(&request, acknowledged) {
+        return Return { number, response: Response::Unavailable(error.to_string()) };
+    }
+    let Local { raft, candidacy, .. } = local;
     let previous = request.prev_log_id;
     let last = request.entries.last().map(|entry| entry.log_id).or(previous);
     let mistakable = candidacy.is_mistakable(memberships(&request.entries));
@@ -347,9 +356,18 @@ impl<E: Env> Default for Receiving<E> {
 }
 
 impl<E: Env> Receiving<E> {
-    fn begin(&mut self, vote: Ballot, meta: SnapshotMeta, bytes: u64) -> Response<E> {
+    fn begin(
+        &mut self,
+        local: &Local<E>,
+        vote: Ballot,
+        meta: SnapshotMeta,
+        bytes: u64,
+    ) -> Response<E> {
         self.data = Vec::new();
         self.begun = None;
+        if let Err(error) = local.guard.check_snapshot(&vote, &meta) {
+            return Response::Unavailable(error.to_string());
+        }
         if bytes == 0 || bytes > SNAPSHOT_BYTES_MAX {
             return Response::Refused(format!("a snapshot of {bytes} bytes"));
         }
