@@ -46,6 +46,14 @@ pub enum RunError {
     /// The cluster will not have it.
     #[error("the cluster refused this node: {0}")]
     Refused(String),
+    /// Another process runs as this node: one of the two is on a copy of the other's directory.
+    #[error("{}", super::original::running_at(*node, addr))]
+    Copy {
+        /// This node.
+        node: NodeId,
+        /// The Raft address of the other process.
+        addr: String,
+    },
     /// It was a member, and is no more.
     #[error("node {0} was removed from the cluster; started again, it would ask to join anew")]
     Removed(NodeId),
@@ -86,7 +94,7 @@ impl<E: Env> Node<E> {
         };
         let running = self.running().expect("open() has just set it");
         let directory = running.identity.directory;
-        let candidacy = Candidacy::new(running.raft.clone(), self.id(), directory);
+        let candidacy = running.candidacy.clone();
         let local = server::Local {
             node: self.id(),
             directory,
@@ -180,8 +188,18 @@ impl<E: Env> Node<E> {
             Raft::<E>::build(options.id, config, network.clone(), log.clone(), state_machine)
                 .await
                 .map_err(|error| RunError::Fatal(error.to_string()))?;
-        let heard = server::LeaderHeard::default();
-        let running = Running { identity, raft, log, network, images, snapshot_due, heard };
+        let running = Running {
+            heard: server::LeaderHeard::default(),
+            candidacy: Candidacy::new(raft.clone(), options.id, identity.directory),
+            instance: rt::random_uuid::<E>(),
+            warned: std::sync::Mutex::default(),
+            identity,
+            raft,
+            log,
+            network,
+            images,
+            snapshot_due,
+        };
         assert!(self.inner.running.set(running).is_ok(), "a node runs once");
         Ok(listener)
     }
@@ -212,8 +230,7 @@ impl<E: Env> Node<E> {
                 running.raft.initialize(members).await.map_err(|error| fatal(&error))?;
             }
         }
-        self.join(running).await?;
-        Ok(())
+        self.join_as_original(running).await
     }
 
     /// Answers what other nodes ask, Raft's own messages aside.
@@ -233,6 +250,9 @@ impl<E: Env> Node<E> {
             },
             Request::Join { node, peer, passed_on } => self.admit(node, peer, passed_on).await,
             Request::Member { node, directory } => self.answer_doubt(node, directory).await,
+            Request::Instance => self.own_instance(),
+            Request::Copied { addr } => self.note_copy(&addr),
+            Request::Reach { node, peer } => self.reach(node, &peer).await,
             change @ (Request::Remove { .. } | Request::HandOver { .. }) => {
                 self.change_here(change).await
             }

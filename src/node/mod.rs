@@ -15,9 +15,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
+use uuid::Uuid;
 
-use crate::env::Env;
+use crate::env::{Env, rt};
 use crate::metadata::Timestamp;
+use crate::raft::candidacy::Candidacy;
 use crate::raft::config::RaftOptions;
 use crate::raft::network::server::LeaderHeard;
 use crate::raft::network::{Network, message::ReadIndex};
@@ -33,6 +35,7 @@ mod join;
 mod leadership;
 mod lifecycle;
 mod members;
+mod original;
 mod propose;
 mod read;
 mod removed;
@@ -102,6 +105,11 @@ struct Running<E: Env> {
     images: Images<E>,
     snapshot_due: SnapshotDue,
     heard: LeaderHeard<E>,
+    candidacy: Candidacy<E>,
+    /// Drawn at each start: see [`original`].
+    instance: Uuid,
+    /// When this node last warned of a copy of its directory.
+    warned: std::sync::Mutex<Option<rt::Instant<E>>>,
 }
 
 impl<E: Env> Clone for Node<E> {
@@ -152,7 +160,7 @@ impl<E: Env> Node<E> {
 
     /// The metadata that this node has applied, or `None` before it has opened its directory.
     #[must_use]
-    pub fn image(&self) -> Option<Arc<Image<crate::env::rt::Instant<E>>>> {
+    pub fn image(&self) -> Option<Arc<Image<rt::Instant<E>>>> {
         self.running().map(|running| Arc::clone(&running.images.borrow()))
     }
 

@@ -88,7 +88,7 @@ pub enum Request<E: Env> {
         /// other for the leader would never stop.
         passed_on: bool,
     },
-    /// Whether the node with this data directory is a member, by what is committed now.
+    /// Where the member with this data directory is, by what is committed now.
     Member {
         /// The node.
         node: NodeId,
@@ -110,6 +110,20 @@ pub enum Request<E: Env> {
     },
     /// Whether the asked voter has gone on to no other ballot than the one that made this leadership (Raft §6.4).
     ConfirmLeader(Ballot),
+    /// Which process this is. Two processes on copies of one data directory differ in nothing else.
+    Instance,
+    /// A process at `addr` runs on a copy of the asked node's data directory, and was refused.
+    Copied {
+        /// The Raft address of that process.
+        addr: String,
+    },
+    /// Asks a member to connect to another node, and to report the process that answers there.
+    Reach {
+        /// The node that should be there.
+        node: NodeId,
+        /// Its Raft address and its data directory.
+        peer: Peer,
+    },
 }
 
 /// An answer.
@@ -142,15 +156,17 @@ pub enum Response<E: Env> {
     Refused(String),
     /// It was not done, and asking again later may help: the text says why.
     Unavailable(String),
-    /// To `Member`.
-    Member(bool),
-    /// To `Remove` and `HandOver`: it is so.
+    /// To `Member`: the member's addresses; `None` for a node that is no member.
+    Member(Option<Peer>),
+    /// To `Remove`, `HandOver` and `Copied`: it is so.
     Done,
     /// The asked node is not whom the caller took it for (see [`Hello`]), and nothing was done: the text says who
     /// it is.
     Misdirected(String),
     /// To `ConfirmLeader`: whether it leads as far as this voter is concerned.
     LeaderConfirmed(bool),
+    /// To `Instance` and `Reach`: a number that the process drew at its start.
+    Instance(Uuid),
 }
 
 /// Where a linearizable read may start.
@@ -182,6 +198,9 @@ impl<E: Env> Request<E> {
             Self::Member { .. } => "member",
             Self::Remove { .. } => "remove",
             Self::HandOver { .. } => "hand-over",
+            Self::Instance => "instance",
+            Self::Copied { .. } => "copied",
+            Self::Reach { .. } => "reach",
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Network<E: Env> {
     sent: Tally,
     wanted: Wanted,
     control: Arc<Mutex<BTreeMap<NodeId, (Peer, Channel<E>)>>>,
+    /// Members that were seen at another place than the membership says: what it says, and where they were seen.
+    moved: Arc<Mutex<BTreeMap<NodeId, (Peer, Peer)>>>,
 }
 
 impl<E: Env> Clone for Network<E> {
@@ -63,6 +65,7 @@ impl<E: Env> Clone for Network<E> {
             sent: self.sent.clone(),
             wanted: self.wanted.clone(),
             control: Arc::clone(&self.control),
+            moved: Arc::clone(&self.moved),
             ..*self
         }
     }
@@ -79,7 +82,29 @@ impl<E: Env> Network<E> {
         observer: Option<Observer>,
     ) -> Self {
         let (sent, wanted, control) = (Tally::default(), Wanted::default(), Arc::default());
-        Self { env, id, cluster, snapshot_chunk_bytes, observer, sent, wanted, control }
+        let moved = Arc::default();
+        Self { env, id, cluster, snapshot_chunk_bytes, observer, sent, wanted, control, moved }
+    }
+
+    /// Member `node`, which the membership has at `recorded`, was seen at `actual`. It is called there from now on, until
+    /// the membership names another place.
+    pub fn note_move(&self, node: NodeId, recorded: &Peer, actual: &Peer) {
+        {
+            let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+            if recorded == actual {
+                moved.remove(&node);
+            } else {
+                moved.insert(node, (recorded.clone(), actual.clone()));
+            }
+        }
+        drop(self.control(node, recorded));
+    }
+
+    /// Where to call `node`, which the membership has at `peer`.
+    fn actual(&self, node: NodeId, peer: &Peer) -> Peer {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = moved.get(&node).filter(|(recorded, _)| recorded == peer);
+        seen.map_or(peer, |(_, actual)| actual).clone()
     }
 
     /// The frames sent to peers, questions and answers.
@@ -97,13 +122,14 @@ impl<E: Env> Network<E> {
     ///
     /// To ask for it is to tell where the node is: clients that were made before go there from now on.
     pub fn control(&self, node: NodeId, peer: &Peer) -> Channel<E> {
+        let peer = self.actual(node, peer);
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, channel) =
-            control.entry(node).or_insert_with(|| (peer.clone(), self.channel(node, peer)));
-        if known != peer {
+            control.entry(node).or_insert_with(|| (peer.clone(), self.channel(node, &peer)));
+        if *known != peer {
             // The node moved.
-            known.clone_from(peer);
-            *channel = self.channel(node, peer);
+            *channel = self.channel(node, &peer);
+            *known = peer;
         }
         channel.clone()
     }
@@ -131,13 +157,10 @@ impl<E: Env> RaftNetworkFactory<TypeConfig<E>> for Network<E> {
     // Each client has a bulk channel of its own, so that neither a snapshot nor a full replication
     // pipeline is ahead of a heartbeat. openraft asks for one client a purpose.
     async fn new_client(&mut self, target: NodeId, peer: &Peer) -> PeerClient<E> {
-        PeerClient {
-            network: self.clone(),
-            target,
-            peer: peer.clone(),
-            bulk: self.channel(target, peer),
-            control: self.control(target, peer),
-        }
+        let control = self.control(target, peer);
+        let peer = self.actual(target, peer);
+        let bulk = self.channel(target, &peer);
+        PeerClient { network: self.clone(), target, peer, bulk, control }
     }
 }
 

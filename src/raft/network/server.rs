@@ -270,6 +270,14 @@ where
         Observer::show(observer.as_ref(), Step::VoteAnswered { vote, granted, pre });
         Response::Vote(response)
     };
+    let is_ballot =
+        matches!(request, Request::Vote(_) | Request::PreVote(_) | Request::TransferLeader(_));
+    if is_ballot && local.candidacy.is_in_doubt() {
+        return Response::Unavailable(format!(
+            "node {} does not vote yet: another process may be this node",
+            local.node
+        ));
+    }
     match request {
         Request::Vote(request) => {
             raft.vote(request).await.map_or_else(|e| stopped(&e), |answer| voted(false, answer))
