@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft_rt::{Select2, Select3};
+use openraft_rt::{Select2, Select3, Select4};
 
 use super::join::Refused;
 use super::propose::leader;
@@ -53,6 +53,20 @@ pub enum RunError {
         node: NodeId,
         /// The Raft address of the other process.
         addr: String,
+    },
+    /// It would found a second cluster: another one has it for a member, on another data directory.
+    #[error(
+        "cluster {cluster} expects node {node} at {addr} with another data directory: no second cluster is founded here. To \
+         bring the node back, remove it there (`yakt remove ADDR --node {node}`) and start it with -e and the address of a \
+         member; or found the new cluster at another address"
+    )]
+    Expected {
+        /// This node.
+        node: NodeId,
+        /// Its Raft address.
+        addr: String,
+        /// The cluster that expects it.
+        cluster: uuid::Uuid,
     },
     /// It was a member, and is no more.
     #[error("node {0} was removed from the cluster; started again, it would ask to join anew")]
@@ -102,6 +116,7 @@ impl<E: Env> Node<E> {
             heard: running.heard.clone(),
             stop: self.inner.stop.subscribe(),
             sent: running.network.sent().clone(),
+            expected_by: running.expected_by.clone(),
             raft: running.raft.clone(),
             candidacy: candidacy.clone(),
             observer: self.inner.options.observer.clone(),
@@ -147,10 +162,14 @@ impl<E: Env> Node<E> {
         let mut store =
             Store::open(env.clone(), &options.data, options.id, options.raft.log_segment_bytes)
                 .await?;
+        let mut listener = None;
         let identity = match store.identity() {
             Some(identity) => identity,
             None => {
                 let founder = options.ensemble.is_empty();
+                if founder {
+                    listener = Some(self.listen_before_founding().await?);
+                }
                 let cluster =
                     if founder { rt::random_uuid::<E>() } else { self.identify().await? };
                 let identity = Identity {
@@ -163,7 +182,10 @@ impl<E: Env> Node<E> {
                 identity
             }
         };
-        let listener = env.listen(&options.raft_addr).await;
+        let listener = match listener {
+            Some(listener) => Ok(listener),
+            None => env.listen(&options.raft_addr).await,
+        };
         let listener = listener
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
@@ -193,6 +215,7 @@ impl<E: Env> Node<E> {
             candidacy: Candidacy::new(raft.clone(), options.id, identity.directory),
             instance: rt::random_uuid::<E>(),
             warned: std::sync::Mutex::default(),
+            expected_by: tokio::sync::watch::channel(None).0,
             identity,
             raft,
             log,
@@ -214,9 +237,10 @@ impl<E: Env> Node<E> {
         };
         let duties = Box::pin(self.duties(running));
         let snapshots = Box::pin(self.take_due_snapshots(running));
-        match E::Runtime::select3(Box::pin(entering), duties, snapshots).await {
-            Select3::First(error) => error,
-            Select3::Second(never) | Select3::Third(never) => match never {},
+        let expected = Box::pin(self.expected_elsewhere(running));
+        match E::Runtime::select4(expected, Box::pin(entering), duties, snapshots).await {
+            Select4::First(error) | Select4::Second(error) => error,
+            Select4::Third(never) | Select4::Fourth(never) => match never {},
         }
     }
 

@@ -31,6 +31,7 @@ use crate::raft::{NodeId, Peer, Raft, Tally};
 mod clock;
 mod coalesce;
 mod duties;
+mod founding;
 mod join;
 mod leadership;
 mod lifecycle;
@@ -110,6 +111,8 @@ struct Running<E: Env> {
     instance: Uuid,
     /// When this node last warned of a copy of its directory.
     warned: std::sync::Mutex<Option<rt::Instant<E>>>,
+    /// Another cluster that expects this node: see [`founding`].
+    expected_by: watch::Sender<Option<Uuid>>,
 }
 
 impl<E: Env> Clone for Node<E> {

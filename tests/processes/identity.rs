@@ -1,4 +1,4 @@
-//! Which process is which node: copied directories, addresses that move.
+//! Which process is which node: copied directories, addresses that move, founders that are expected elsewhere.
 
 use std::path::Path;
 use std::process::Command;
@@ -164,4 +164,49 @@ fn an_address_at_which_the_asking_node_does_not_answer_is_not_committed() {
             assert_eq!(voters(&view), [1, 2, 3]);
         }
     }
+}
+
+/// Starts node 1 with its own command line on an empty directory.
+fn empty_the_founder(cluster: &mut Cluster) {
+    std::fs::remove_dir_all(&cluster.node(1).data).expect("a directory");
+    cluster.restart(1);
+}
+
+/// Waits until node 1 has stopped because the cluster of the others expects it.
+fn assert_expected(cluster: &mut Cluster, cluster_id: &Value) {
+    let status = cluster.wait(1);
+    let log = cluster.node(1).log();
+    assert_eq!(status.code(), Some(1), "{status}: {log}");
+    let id = cluster_id.as_str().expect("an id");
+    assert!(log.contains(&format!("yakt: cluster {id} expects node 1")), "{log}");
+}
+
+/// The story: node 1 founded a second cluster and took writes, while the others went on without it.
+#[test]
+fn an_emptied_founder_stops_when_its_cluster_runs() {
+    let mut cluster = three();
+    let cluster_id = cluster.node(2).cluster().expect("an answer")["clusterId"].clone();
+    cluster.kill(1);
+    wait_for("the others have a leader", || {
+        let view = cluster.node(2).cluster()?;
+        view["leader"].as_u64().filter(|leader| *leader != 1)
+    });
+    empty_the_founder(&mut cluster);
+    assert_expected(&mut cluster, &cluster_id);
+    assert!(!cluster.node(1).log().contains("yakt: cannot"), "{}", cluster.node(1).log());
+}
+
+/// The other members were down when node 1 founded its second cluster, and come back.
+#[test]
+fn an_emptied_founder_that_is_alone_stops_when_its_cluster_returns() {
+    let mut cluster = three();
+    let cluster_id = cluster.node(2).cluster().expect("an answer")["clusterId"].clone();
+    for id in 1..=3 {
+        cluster.kill(id);
+    }
+    empty_the_founder(&mut cluster);
+    cluster.wait_until_ready(1);
+    cluster.restart(2);
+    cluster.restart(3);
+    assert_expected(&mut cluster, &cluster_id);
 }

@@ -13,7 +13,7 @@
 //! | `members` | removed, replaced and moved nodes; transferred leadership |
 //! | `growth` | the original's start lines |
 //! | `directories` | what a node refuses to start on |
-//! | `identity` | copied directories, addresses that move |
+//! | `identity` | copied directories, addresses that move, founders that are expected elsewhere |
 //! | `command_line` | `yakt up`, `yakt status`, `yakt bench`, bad flags |
 //!
 //! Tests run side by side, and several runs of this binary may too: see [`scratch`]. Whatever a test

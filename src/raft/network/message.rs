@@ -24,6 +24,15 @@ pub struct Hello {
     pub to: Option<(NodeId, Uuid)>,
 }
 
+impl Hello {
+    /// The cluster that takes the answering node, `node` of `cluster`, for its own member, if it is another cluster.
+    #[must_use]
+    pub fn expects_elsewhere(&self, node: NodeId, cluster: Uuid) -> Option<Uuid> {
+        let expected = self.cluster.filter(|caller| *caller != cluster)?;
+        self.to.is_some_and(|(to, _)| to == node).then_some(expected)
+    }
+}
+
 /// A numbered question.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(bound = "")]

@@ -54,6 +54,8 @@ pub struct Local<E: Env> {
     pub candidacy: Candidacy<E>,
     /// Who is shown its votes, if anyone.
     pub observer: Option<Observer>,
+    /// Receives the id of each other cluster that expects this node here, on another data directory.
+    pub expected_by: watch::Sender<Option<Uuid>>,
     /// Counts its answers.
     pub sent: Tally,
     /// Turns true when it stops: no connection outlives that.
@@ -68,6 +70,7 @@ impl<E: Env> Clone for Local<E> {
             heard: self.heard.clone(),
             stop: self.stop.clone(),
             sent: self.sent.clone(),
+            expected_by: self.expected_by.clone(),
             observer: self.observer.clone(),
             ..*self
         }
@@ -167,6 +170,9 @@ async fn write<E: Env>(
 
 /// Why a caller that said `hello` is not answered, if it is not.
 fn objection<E: Env>(hello: &Hello, local: &Local<E>) -> Option<String> {
+    if let Some(cluster) = hello.expects_elsewhere(local.node, local.cluster) {
+        local.expected_by.send_replace(Some(cluster));
+    }
     match hello.to {
         Some((node, _)) if node != local.node => {
             return Some(format!("this is node {}, not node {node}", local.node));
