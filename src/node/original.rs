@@ -278,7 +278,7 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Calls member `node` at `peer` from now on, if it is there and nowhere else.
+    /// Calls member `node` at `peer` from now on, if it answers there, and no other process does at its former address.
     pub(super) async fn note_move(&self, running: &Running<E>, node: NodeId, peer: &Peer) {
         let known = {
             let metrics = running.raft.metrics();
@@ -291,8 +291,9 @@ impl<E: Env> Node<E> {
         let (new, old) = futures_util::future::join(look::<E>(&new), look::<E>(&old)).await;
         let is_there = match (new, old) {
             (Found::Member(new), Found::Member(old)) => new == old,
-            (Found::Member(_), Found::Other(_)) => true,
-            _ => false,
+            // After silence, the asking node does not vote before it has waited itself.
+            (Found::Member(_), Found::Other(_) | Found::Silence(_)) => true,
+            (Found::Other(_) | Found::Silence(_), _) => false,
         };
         if is_there {
             running.network.note_move(node, &known, peer);
