@@ -274,6 +274,25 @@ impl SimDisk {
         self.trace.record(format_args!("disk wipe {}", self.host));
     }
 
+    /// Replaces all files by copies of those on `other`, as programs there read them now.
+    ///
+    /// # Panics
+    ///
+    /// If an incarnation uses this disk.
+    pub fn copy_from(&self, other: &Self) {
+        let files: BTreeMap<_, _> = {
+            let state = other.lock();
+            let copied = |(path, entry): (&String, &Entry)| {
+                (path.clone(), Entry { image: entry.image.copied(), owner: None })
+            };
+            state.files.iter().map(copied).collect()
+        };
+        let mut state = self.lock();
+        assert!(!state.live, "{}'s disk is in use: its files are not replaced", self.host);
+        state.files = files;
+        self.trace.record(format_args!("disk copy {} from {}", self.host, other.host));
+    }
+
     /// Opens, or creates, the file at `path` for exclusive use by `incarnation`.
     ///
     /// # Errors

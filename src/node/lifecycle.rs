@@ -47,6 +47,28 @@ pub enum RunError {
     /// The cluster will not have it.
     #[error("the cluster refused this node: {0}")]
     Refused(String),
+    /// Another process runs as this node: one of the two is on a copy of the other's directory.
+    #[error("{}", super::original::running_at(*node, addr))]
+    Copy {
+        /// This node.
+        node: NodeId,
+        /// The Raft address of the other process.
+        addr: String,
+    },
+    /// It would found a second cluster: another one has it for a member, on another data directory.
+    #[error(
+        "cluster {cluster} expects node {node} at {addr} with another data directory: no second cluster is founded here. To \
+         bring the node back, remove it there (`yakt remove ADDR --node {node}`) and start it with -e and the address of a \
+         member; or found the new cluster at another address"
+    )]
+    Expected {
+        /// This node.
+        node: NodeId,
+        /// Its Raft address.
+        addr: String,
+        /// The cluster that expects it.
+        cluster: uuid::Uuid,
+    },
     /// It was a member, and is no more.
     #[error("node {0} was removed from the cluster; started again, it would ask to join anew")]
     Removed(NodeId),
@@ -98,6 +120,7 @@ impl<E: Env> Node<E> {
             heard: running.heard.clone(),
             stop: self.inner.stop.subscribe(),
             sent: running.network.sent().clone(),
+            expected_by: running.expected_by.clone(),
             raft: running.raft.clone(),
             candidacy: candidacy.clone(),
             guard: Guard::new(running.log.clone(), running.breaches.clone()),
@@ -156,10 +179,14 @@ impl<E: Env> Node<E> {
         let mut store =
             Store::open(env.clone(), &options.data, options.id, options.raft.log_segment_bytes)
                 .await?;
+        let mut listener = None;
         let identity = match store.identity() {
             Some(identity) => identity,
             None => {
                 let founder = options.ensemble.is_empty();
+                if founder {
+                    listener = Some(self.listen_before_founding().await?);
+                }
                 let cluster =
                     if founder { rt::random_uuid::<E>() } else { self.identify().await? };
                 let identity = Identity {
@@ -172,7 +199,10 @@ impl<E: Env> Node<E> {
                 identity
             }
         };
-        let listener = env.listen(&options.raft_addr).await;
+        let listener = match listener {
+            Some(listener) => Ok(listener),
+            None => env.listen(&options.raft_addr).await,
+        };
         let listener = listener
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
@@ -199,18 +229,19 @@ impl<E: Env> Node<E> {
             Raft::<E>::build(options.id, config, network.clone(), log.clone(), state_machine)
                 .await
                 .map_err(|error| RunError::Fatal(error.to_string()))?;
-        let heard = server::LeaderHeard::default();
-        let candidacy = Candidacy::new(raft.clone(), options.id, identity.directory);
         let running = Running {
+            heard: server::LeaderHeard::default(),
+            candidacy: Candidacy::new(raft.clone(), options.id, identity.directory),
+            instance: rt::random_uuid::<E>(),
+            warned: std::sync::Mutex::default(),
+            expected_by: tokio::sync::watch::channel(None).0,
             identity,
             raft,
             log,
             network,
             images,
             snapshot_due,
-            heard,
             breaches,
-            candidacy,
         };
         assert!(self.inner.running.set(running).is_ok(), "a node runs once");
         Ok(listener)
@@ -226,12 +257,13 @@ impl<E: Env> Node<E> {
         };
         let duties = Box::pin(self.duties(running));
         let snapshots = Box::pin(self.take_due_snapshots(running));
+        let expected = Box::pin(self.expected_elsewhere(running));
         let progress = Box::pin(self.watch_progress(running));
-        match E::Runtime::select4(Box::pin(entering), duties, snapshots, progress).await {
-            Select4::First(error) => error,
-            Select4::Second(never) | Select4::Third(never) | Select4::Fourth(never) => {
-                match never {}
-            }
+        let duties = Box::pin(async move { E::Runtime::select2(duties, progress).await });
+        match E::Runtime::select4(expected, Box::pin(entering), duties, snapshots).await {
+            Select4::First(error) | Select4::Second(error) => error,
+            Select4::Third(Select2::First(never) | Select2::Second(never))
+            | Select4::Fourth(never) => match never {},
         }
     }
 
@@ -245,8 +277,7 @@ impl<E: Env> Node<E> {
                 running.raft.initialize(members).await.map_err(|error| fatal(&error))?;
             }
         }
-        self.join(running).await?;
-        Ok(())
+        self.join_as_original(running).await
     }
 
     /// Answers what other nodes ask, Raft's own messages aside.
@@ -263,6 +294,9 @@ impl<E: Env> Node<E> {
             },
             Request::Join { node, peer, passed_on } => self.admit(node, peer, passed_on).await,
             Request::Member { node, directory } => self.answer_doubt(node, directory).await,
+            Request::Instance => self.own_instance(),
+            Request::Copied { addr } => self.note_copy(&addr),
+            Request::Reach { node, peer } => self.reach(node, &peer).await,
             change @ (Request::Remove { .. } | Request::HandOver { .. }) => {
                 self.change_here(change).await
             }

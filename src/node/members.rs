@@ -346,7 +346,7 @@ impl<E: Env> Node<E> {
 }
 
 /// When the last request that `node` answered this leader was sent.
-fn answered<E: Env>(running: &Running<E>, node: NodeId) -> Option<rt::Instant<E>> {
+pub(super) fn answered<E: Env>(running: &Running<E>, node: NodeId) -> Option<rt::Instant<E>> {
     let metrics = running.raft.metrics();
     let metrics = metrics.borrow_watched();
     let answered = metrics.heartbeat.as_ref()?.get(&node).copied().flatten();

@@ -15,8 +15,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
+use uuid::Uuid;
 
-use crate::env::Env;
+use crate::env::{Env, rt};
 use crate::metadata::Timestamp;
 use crate::raft::candidacy::Candidacy;
 use crate::raft::config::RaftOptions;
@@ -31,10 +32,12 @@ use crate::raft::{NodeId, Peer, Raft, Tally};
 mod clock;
 mod coalesce;
 mod duties;
+mod founding;
 mod join;
 mod leadership;
 mod lifecycle;
 mod members;
+mod original;
 mod propose;
 mod read;
 mod removed;
@@ -94,7 +97,7 @@ struct Inner<E: Env> {
     read_index: Coalesce<Option<ReadIndex>>,
     ticks: Coalesce<Option<Timestamp>>,
     /// The voters' clocks, as this node was told them while it led.
-    clocks: clock::Clocks<crate::env::rt::Instant<E>>,
+    clocks: clock::Clocks<rt::Instant<E>>,
     /// Whether this node, as leader, commits what it appends: see `stall`.
     progress: stall::Progress,
     /// Held by the leader over a membership change: one at a time (Raft §6).
@@ -112,6 +115,12 @@ struct Running<E: Env> {
     heard: LeaderHeard<E>,
     breaches: Breaches,
     candidacy: Candidacy<E>,
+    /// Drawn at each start: see [`original`].
+    instance: Uuid,
+    /// When this node last warned of a copy of its directory.
+    warned: std::sync::Mutex<Option<rt::Instant<E>>>,
+    /// Another cluster that expects this node: see [`founding`].
+    expected_by: watch::Sender<Option<Uuid>>,
 }
 
 impl<E: Env> Clone for Node<E> {
@@ -164,7 +173,7 @@ impl<E: Env> Node<E> {
 
     /// The metadata that this node has applied, or `None` before it has opened its directory.
     #[must_use]
-    pub fn image(&self) -> Option<Arc<Image<crate::env::rt::Instant<E>>>> {
+    pub fn image(&self) -> Option<Arc<Image<rt::Instant<E>>>> {
         self.running().map(|running| Arc::clone(&running.images.borrow()))
     }
 

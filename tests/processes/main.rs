@@ -14,6 +14,7 @@
 //! | `growth` | the original's start lines |
 //! | `directories` | what a node refuses to start on |
 //! | `histories` | directories that were put back to an older copy, and foreign offsets |
+//! | `identity` | copied directories, addresses that move, founders that are expected elsewhere |
 //! | `command_line` | `yakt up`, `yakt status`, `yakt bench`, bad flags |
 //!
 //! Tests run side by side, and several runs of this binary may too: see [`scratch`]. Whatever a test
@@ -31,6 +32,7 @@ mod directories;
 mod failures;
 mod growth;
 mod histories;
+mod identity;
 mod large;
 mod members;
 mod scratch;

@@ -72,6 +72,11 @@ impl Change {
 }
 
 impl Image {
+    /// A copy of what programs read, all of it durable.
+    pub(super) fn copied(&self) -> Self {
+        Self { cached: self.cached.clone(), durable: self.cached.clone(), ..Self::default() }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.cached.len()
     }

@@ -94,6 +94,14 @@ sites! {
     ClockBehind = "a leader took over with a clock behind its predecessor's", within 60;
     /// Reached: a poll. Fires: its offset is older than ten minutes.
     CompletePoll = "a poller's offset was older than ten minutes", within 60;
+    /// Reached: a member comes back at another port. Fires: the leader has its new address.
+    Moved = "a member came back under another address and was found", within 60;
+    /// Reached: two members come back with exchanged addresses. Fires: the leader has the new addresses of both.
+    Swapped = "two members came back with exchanged addresses and were found", within 120;
+    /// Reached: a member took a wrong address for its own for a while. Fires: it ran to the end of that.
+    Misplaced = "a member ran under an address that leads elsewhere", within 120;
+    /// Reached: a copy of a member's directory was started. Fires: it ended by itself.
+    CopyEnded = "a copied directory was refused while its original ran", within 60;
     /// Reached: a run ends. Fires: it was unrecoverable.
     Unrecoverable = "a majority lost their disks", within 2000;
 }

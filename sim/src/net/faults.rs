@@ -109,6 +109,21 @@ impl Network {
         });
     }
 
+    /// From now on the address `name`:`port` leads to `host`, and only `host` can listen there. Connections that exist stay
+    /// as they are.
+    pub fn redirect(&self, (name, port): (&str, u16), host: &str) {
+        self.with(|state, _| {
+            state.trace.record(format_args!("net redirect {name}:{port} to {host}"));
+            state.topology.redirects.insert((name.into(), port), host.into());
+        });
+    }
+
+    /// Whether nothing is broken between two running hosts: packets pass both ways, at the default latency.
+    #[must_use]
+    pub fn is_plain_between(&self, a: &str, b: &str) -> bool {
+        self.with(|state, _| state.topology.is_plain(&a.into(), &b.into()))
+    }
+
     /// Sets the one-way latency of what is sent from now on; bytes of a stream still never overtake.
     pub fn set_latency(&self, from: &str, to: &str, latency: Range<Duration>) {
         self.with(|state, _| {

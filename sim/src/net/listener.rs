@@ -87,10 +87,12 @@ impl Interface {
     /// `AddrInUse`, `AddrNotAvailable` for another host's name, `InvalidInput` for what is no address.
     pub fn listen(&self, addr: &str) -> io::Result<SimListener> {
         let (name, port) = parse(addr)?;
-        if name != &*self.host && !OWN_NAMES.contains(&name) {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        }
         let (id, port) = self.net.with(|state, _| {
+            let is_own =
+                OWN_NAMES.contains(&name) || state.topology.resolve(name, port) == self.host;
+            if !is_own {
+                return Err(io::ErrorKind::AddrNotAvailable.into());
+            }
             if !self.is_live(state) {
                 return Err(fenced());
             }
@@ -112,7 +114,11 @@ impl Interface {
     /// started, `InvalidInput` for what is no address.
     pub async fn connect(&self, addr: &str) -> io::Result<SimStream> {
         let (name, port) = parse(addr)?;
-        let to: HostName = if OWN_NAMES.contains(&name) { self.host.clone() } else { name.into() };
+        let to = if OWN_NAMES.contains(&name) {
+            self.host.clone()
+        } else {
+            self.net.with(|state, _| state.topology.resolve(name, port))
+        };
         if self.net.with(|state, _| state.topology.epoch(&to).is_none()) {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("no such host: {name}")));
         }

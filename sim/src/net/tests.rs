@@ -54,6 +54,26 @@ async fn read_error(stream: &mut SimStream) -> ErrorKind {
 }
 
 #[test]
+fn a_redirected_address_leads_to_its_new_host_and_belongs_to_it() {
+    simulate(1, || async {
+        let net = Network::new(NetConfig::default(), Trace::new());
+        let (a, b, c) = (net.boot("a"), net.boot("b"), net.boot("c"));
+        net.redirect(("b", 80), "c");
+        assert_eq!(b.listen("b:80").expect_err("not its own").kind(), ErrorKind::AddrNotAvailable);
+        let listener = c.listen("b:80").expect("bind");
+        let mut at_a = a.connect("b:80").await.expect("connect");
+        let mut at_c = listener.accept().await.expect("accept");
+        at_c.write_all(b"from c").await.expect("write");
+        expect(&mut at_a, "from c").await;
+        // Other ports of the name stay where they are.
+        b.listen("b:81").expect("bind");
+        assert!(net.is_plain_between("a", "c"));
+        net.block("c", "a");
+        assert!(!net.is_plain_between("a", "c"));
+    });
+}
+
+#[test]
 fn a_blocked_link_holds_bytes_and_healing_delivers_them_in_order() {
     simulate(1, || async {
         let Pair { net, mut at_a, mut at_b, .. } = pair().await;

@@ -24,6 +24,15 @@ pub struct Hello {
     pub to: Option<(NodeId, Uuid)>,
 }
 
+impl Hello {
+    /// The cluster that takes the answering node, `node` of `cluster`, for its own member, if it is another cluster.
+    #[must_use]
+    pub fn expects_elsewhere(&self, node: NodeId, cluster: Uuid) -> Option<Uuid> {
+        let expected = self.cluster.filter(|caller| *caller != cluster)?;
+        self.to.is_some_and(|(to, _)| to == node).then_some(expected)
+    }
+}
+
 /// A numbered question.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -94,7 +103,7 @@ pub enum Request<E: Env> {
         /// other for the leader would never stop.
         passed_on: bool,
     },
-    /// Whether the node with this data directory is a member, by what is committed now.
+    /// Where the member with this data directory is, by what is committed now.
     Member {
         /// The node.
         node: NodeId,
@@ -116,6 +125,20 @@ pub enum Request<E: Env> {
     },
     /// Whether the asked voter has gone on to no other ballot than the one that made this leadership (Raft §6.4).
     ConfirmLeader(Ballot),
+    /// Which process this is. Two processes on copies of one data directory differ in nothing else.
+    Instance,
+    /// A process at `addr` runs on a copy of the asked node's data directory, and was refused.
+    Copied {
+        /// The Raft address of that process.
+        addr: String,
+    },
+    /// Asks a member to connect to another node, and to report the process that answers there.
+    Reach {
+        /// The node that should be there.
+        node: NodeId,
+        /// Its Raft address and its data directory.
+        peer: Peer,
+    },
 }
 
 /// An answer.
@@ -151,9 +174,9 @@ pub enum Response<E: Env> {
     Refused(String),
     /// It was not done, and asking again later may help: the text says why.
     Unavailable(String),
-    /// To `Member`.
-    Member(bool),
-    /// To `Remove` and `HandOver`: it is so.
+    /// To `Member`: the member's addresses; `None` for a node that is no member.
+    Member(Option<Peer>),
+    /// To `Remove`, `HandOver` and `Copied`: it is so.
     Done,
     /// The asked node is not whom the caller took it for (see [`Hello`]), and nothing was done: the text says who
     /// it is.
@@ -165,6 +188,8 @@ pub enum Response<E: Env> {
         /// The voter's wall clock.
         clock: Timestamp,
     },
+    /// To `Instance` and `Reach`: a number that the process drew at its start.
+    Instance(Uuid),
 }
 
 /// How far a node that wants to read has come.
@@ -208,6 +233,9 @@ impl<E: Env> Request<E> {
             Self::Member { .. } => "member",
             Self::Remove { .. } => "remove",
             Self::HandOver { .. } => "hand-over",
+            Self::Instance => "instance",
+            Self::Copied { .. } => "copied",
+            Self::Reach { .. } => "reach",
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct Network<E: Env> {
     acknowledged: Arc<Mutex<BTreeMap<Uuid, (Ballot, EntryId)>>>,
     /// Whether this node sends no appends, so that its followers elect another leader.
     silent: Arc<AtomicBool>,
+    /// Members that were seen at another place than the membership says: what it says, and where they were seen.
+    moved: Arc<Mutex<BTreeMap<NodeId, (Peer, Peer)>>>,
 }
 
 impl<E: Env> Clone for Network<E> {
@@ -70,6 +72,7 @@ impl<E: Env> Clone for Network<E> {
             control: Arc::clone(&self.control),
             acknowledged: Arc::clone(&self.acknowledged),
             silent: Arc::clone(&self.silent),
+            moved: Arc::clone(&self.moved),
             ..*self
         }
     }
@@ -96,6 +99,7 @@ impl<E: Env> Network<E> {
             control: Arc::default(),
             acknowledged: Arc::default(),
             silent: Arc::default(),
+            moved: Arc::default(),
         }
     }
 
@@ -117,6 +121,27 @@ impl<E: Env> Network<E> {
         *known = (vote, if known.0 == vote { known.1.max(id) } else { id });
     }
 
+    /// Member `node`, which the membership has at `recorded`, was seen at `actual`. It is called there from now on, until
+    /// the membership names another place.
+    pub fn note_move(&self, node: NodeId, recorded: &Peer, actual: &Peer) {
+        {
+            let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+            if recorded == actual {
+                moved.remove(&node);
+            } else {
+                moved.insert(node, (recorded.clone(), actual.clone()));
+            }
+        }
+        drop(self.control(node, recorded));
+    }
+
+    /// Where to call `node`, which the membership has at `peer`.
+    fn actual(&self, node: NodeId, peer: &Peer) -> Peer {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = moved.get(&node).filter(|(recorded, _)| recorded == peer);
+        seen.map_or(peer, |(_, actual)| actual).clone()
+    }
+
     /// The frames sent to peers, questions and answers.
     #[must_use]
     pub fn sent(&self) -> &Tally {
@@ -132,13 +157,14 @@ impl<E: Env> Network<E> {
     ///
     /// To ask for it is to tell where the node is: clients that were made before go there from now on.
     pub fn control(&self, node: NodeId, peer: &Peer) -> Channel<E> {
+        let peer = self.actual(node, peer);
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, channel) =
-            control.entry(node).or_insert_with(|| (peer.clone(), self.channel(node, peer)));
-        if known != peer {
+            control.entry(node).or_insert_with(|| (peer.clone(), self.channel(node, &peer)));
+        if *known != peer {
             // The node moved.
-            known.clone_from(peer);
-            *channel = self.channel(node, peer);
+            *channel = self.channel(node, &peer);
+            *known = peer;
         }
         channel.clone()
     }
@@ -166,13 +192,10 @@ impl<E: Env> RaftNetworkFactory<TypeConfig<E>> for Network<E> {
     // Each client has a bulk channel of its own, so that neither a snapshot nor a full replication
     // pipeline is ahead of a heartbeat. openraft asks for one client a purpose.
     async fn new_client(&mut self, target: NodeId, peer: &Peer) -> PeerClient<E> {
-        PeerClient {
-            network: self.clone(),
-            target,
-            peer: peer.clone(),
-            bulk: self.channel(target, peer),
-            control: self.control(target, peer),
-        }
+        let control = self.control(target, peer);
+        let peer = self.actual(target, peer);
+        let bulk = self.channel(target, &peer);
+        PeerClient { network: self.clone(), target, peer, bulk, control }
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Local<E: Env> {
     pub candidacy: Candidacy<E>,
     /// Who is shown its votes, if anyone.
     pub observer: Option<Observer>,
+    /// Receives the id of each other cluster that expects this node here, on another data directory.
+    pub expected_by: watch::Sender<Option<Uuid>>,
     /// Counts its answers.
     pub sent: Tally,
     /// Turns true when it stops: no connection outlives that.
@@ -72,6 +74,7 @@ impl<E: Env> Clone for Local<E> {
             heard: self.heard.clone(),
             stop: self.stop.clone(),
             sent: self.sent.clone(),
+            expected_by: self.expected_by.clone(),
             observer: self.observer.clone(),
             ..*self
         }
@@ -171,6 +174,9 @@ async fn write<E: Env>(
 
 /// Why a caller that said `hello` is not answered, if it is not.
 fn objection<E: Env>(hello: &Hello, local: &Local<E>) -> Option<String> {
+    if let Some(cluster) = hello.expects_elsewhere(local.node, local.cluster) {
+        local.expected_by.send_replace(Some(cluster));
+    }
     match hello.to {
         Some((node, _)) if node != local.node => {
             return Some(format!("this is node {}, not node {node}", local.node));
@@ -274,6 +280,14 @@ where
         Observer::show(observer.as_ref(), Step::VoteAnswered { vote, granted, pre });
         Response::Vote(response)
     };
+    let is_ballot =
+        matches!(request, Request::Vote(_) | Request::PreVote(_) | Request::TransferLeader(_));
+    if is_ballot && local.candidacy.is_in_doubt() {
+        return Response::Unavailable(format!(
+            "node {} does not vote yet: another process may be this node",
+            local.node
+        ));
+    }
     match request {
         Request::Vote(request) => {
             raft.vote(request).await.map_or_else(|e| stopped(&e), |answer| voted(false, answer))

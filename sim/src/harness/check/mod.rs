@@ -18,6 +18,7 @@ use yakt::metadata::State;
 use yakt::raft::observe::{Observer, Step};
 use yakt::raft::{NodeId, Term};
 
+use self::addresses::AddressCheck;
 use self::raft::RaftCheck;
 use self::state::StateCheck;
 use super::Violation;
@@ -25,6 +26,7 @@ use super::coverage::{Coverage, Site};
 use super::record::Recorder;
 use crate::trace::Trace;
 
+pub mod addresses;
 pub mod clients;
 pub mod failover;
 pub mod linear;
@@ -49,6 +51,7 @@ pub struct Watch {
 struct Seen {
     raft: RaftCheck,
     state: StateCheck,
+    addresses: AddressCheck,
     /// What each node is in the middle of.
     busy: BTreeMap<NodeId, Busy>,
     installs: u64,
@@ -124,6 +127,12 @@ impl Watch {
                 seen.raft
                     .applied(node, id)
                     .and_then(|()| seen.state.applied(node, id, reply, state))
+                    .and_then(|()| match &entry.payload {
+                        EntryPayload::Membership(members) => {
+                            seen.addresses.applied(node, members.nodes())
+                        }
+                        _ => Ok(()),
+                    })
             }
             Step::Installing(_) => {
                 let busy = seen.busy.entry(node).or_default();
@@ -192,6 +201,11 @@ impl Watch {
                 false
             }
         }
+    }
+
+    /// `node` is at the Raft address `addr` from now on.
+    pub fn is_at(&self, node: NodeId, addr: &str) {
+        self.lock().addresses.is_at(node, addr);
     }
 
     /// See [`RaftCheck::is_unrecoverable`].

@@ -11,6 +11,7 @@ use crate::harness::coverage::Site;
 impl Cluster {
     /// `kill -9`.
     pub fn kill(&self, id: NodeId) {
+        self.end_copy(id);
         self.forget(id);
         self.watch.recorder().note(Some(host(id)), "kill", || "is killed".to_owned());
         self.world.kill(&host(id));
@@ -18,6 +19,7 @@ impl Cluster {
 
     /// Power failure.
     pub fn crash(&self, id: NodeId, mode: CrashMode) {
+        self.end_copy(id);
         self.forget(id);
         self.watch.recorder().note(Some(host(id)), "crash", || format!("loses power: {mode:?}"));
         let report = self.world.crash(&host(id), mode);
@@ -29,6 +31,7 @@ impl Cluster {
 
     /// The disk of node `id` begins to fail: its process may end by itself before it is crashed.
     pub fn begin_failing(&self, id: NodeId) {
+        self.end_copy(id);
         let mut inner = self.lock();
         inner.failing.begin(id);
         if let Some(process) = inner.processes.get_mut(&id) {
@@ -43,6 +46,7 @@ impl Cluster {
 
     /// Node `id` or its disk is slow from now on: told to stop, its process may give up waiting.
     pub fn begin_slow(&self, id: NodeId) {
+        self.end_copy(id);
         let mut inner = self.lock();
         inner.slow.begin(id);
         if let Some(process) = inner.processes.get_mut(&id) {
@@ -93,6 +97,7 @@ impl Cluster {
 
     /// Node `id` may find, from now on, that it is no member any more.
     pub fn expect_removal(&self, id: NodeId) {
+        self.end_copy(id);
         self.lock().leaving.insert(id);
     }
 

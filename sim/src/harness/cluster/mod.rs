@@ -24,10 +24,13 @@ use crate::env::SimEnv;
 use crate::world::World;
 
 mod damage;
+mod identity;
 mod look;
 mod process;
 #[cfg(test)]
 mod tests;
+
+pub use identity::{Copy, copy_host};
 
 /// How often waiting looks again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -69,6 +72,12 @@ struct Inner {
     replaced: BTreeSet<NodeId>,
     /// Nodes that ended by themselves, and may be started again.
     ended: BTreeSet<NodeId>,
+    /// The Raft addresses of nodes that moved.
+    addrs: BTreeMap<NodeId, String>,
+    /// The wrong addresses that nodes take for their own.
+    misplaced: BTreeMap<NodeId, String>,
+    /// Nodes of whose directories a copy runs.
+    copies: BTreeSet<NodeId>,
     /// Who led last.
     leader: Option<NodeId>,
 }
@@ -122,10 +131,6 @@ pub fn host(id: NodeId) -> String {
 #[must_use]
 pub fn http(id: NodeId) -> String {
     format!("n{id}:5011")
-}
-
-fn raft_addr(id: NodeId) -> String {
-    format!("n{id}:5010")
 }
 
 impl Cluster {

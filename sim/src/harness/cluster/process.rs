@@ -10,7 +10,7 @@ use yakt::node::{Node, NodeOptions, RunError};
 use yakt::raft::NodeId;
 use yakt::raft::storage::OpenError;
 
-use super::{Cluster, LOOK_INTERVAL, Process, host, http, raft_addr};
+use super::{Cluster, LOOK_INTERVAL, Process, host, http};
 use crate::env::SimEnv;
 use crate::harness::Violation;
 use crate::harness::coverage::{Count, Site};
@@ -44,6 +44,7 @@ impl Cluster {
             self.watch.coverage().fire(Site::TornRecovery);
         }
         let options = self.options(id);
+        self.note_addr(id);
         let cluster = self.clone();
         self.watch.recorder().note(Some(host(id)), "start", || "starts".to_owned());
         drop(self.world.start(&host(id), move |env| {
@@ -60,14 +61,15 @@ impl Cluster {
     /// What node `id` is started with. Node 1 founds the cluster once: on a new disk it has to join like anyone.
     fn options(&self, id: NodeId) -> NodeOptions {
         let is_founder = id == 1 && !self.lock().replaced.contains(&id);
-        let ensemble = if is_founder {
+        // The founder finds the others by its log; once they move, its operator has to say where they are.
+        let ensemble = if is_founder && !self.has_moved() {
             Vec::new()
         } else {
-            (1..=NODES).filter(|other| *other != id).map(raft_addr).collect()
+            (1..=NODES).filter(|other| *other != id).map(|other| self.raft_addr(other)).collect()
         };
         NodeOptions {
             id,
-            raft_addr: raft_addr(id),
+            raft_addr: self.raft_addr(id),
             http_addr: http(id),
             ensemble,
             data: PathBuf::from("/data"),
@@ -97,6 +99,7 @@ impl Cluster {
     }
 
     fn died(&self, id: NodeId, life: u64, result: &Result<(), RunError>) {
+        self.end_copy(id);
         let expected = {
             let mut inner = self.lock();
             let Some(process) = inner.processes.get(&id).filter(|process| process.life == life)
@@ -152,6 +155,7 @@ impl Cluster {
 
     /// A clean stop; the process ends by itself when it is done.
     pub fn stop(&self, id: NodeId) {
+        self.end_copy(id);
         if let Some(process) = self.lock().processes.get_mut(&id) {
             process.ended = true;
             process.node.stop();

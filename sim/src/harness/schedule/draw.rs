@@ -83,6 +83,10 @@ pub enum Family {
     Operator,
     /// Disks that are lost.
     Loss,
+    /// Addresses that move, swap or are wrong.
+    Address,
+    /// Copied directories that run beside their originals.
+    Copy,
 }
 
 impl Family {
@@ -98,6 +102,8 @@ impl Family {
         Self::Clock,
         Self::Operator,
         Self::Loss,
+        Self::Address,
+        Self::Copy,
     ];
 }
 

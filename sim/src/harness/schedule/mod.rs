@@ -12,6 +12,7 @@ use super::workload::plan::Operation;
 
 mod cut;
 pub mod draw;
+mod identity;
 mod operator;
 pub mod play;
 mod plot;
@@ -218,6 +219,26 @@ pub enum Fault {
     /// A node is away until the others have purged what it lacks. When it is back for a while, and is sent their
     /// snapshot, it takes one of its own, on a disk that takes so long; then it is killed.
     Outrun { target: Target, away: u64, back: u64, disk: u64 },
+    /// A node is killed, and comes back at another port of its host after a while.
+    Move { target: Target, down: u64 },
+    /// Two nodes are killed, and come back with their addresses exchanged after a while.
+    Swap { a: Target, b: Target, down: u64 },
+    /// A node is restarted with an address that leads others elsewhere, and after a while with its right one again.
+    Misplace {
+        target: Target,
+        length: u64,
+        /// Whether nothing listens at its right address meanwhile.
+        lost: bool,
+    },
+    /// A copy of a node's directory is started on another host while the node runs.
+    Copy {
+        target: Target,
+        /// Whether the copy and the node do not reach each other.
+        unseen: bool,
+        /// Whether the leader is killed at the same time.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        headless: bool,
+    },
     /// The operator hands leadership over.
     Transfer { to: NodeId },
     /// A node is told to take a snapshot now, and to purge what it may.

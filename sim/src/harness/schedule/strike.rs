@@ -158,6 +158,14 @@ impl Stage {
             Fault::Outrun { target, away, back, disk } => {
                 self.outrun(node(target), (away, back), disk).await;
             }
+            Fault::Move { target, down } => self.relocate(node(target), down).await,
+            Fault::Swap { a, b, down } => self.swap(node(a), node(b), down).await,
+            Fault::Misplace { target, length, lost } => {
+                self.misplace(node(target), lost, length).await;
+            }
+            Fault::Copy { target, unseen, headless } => {
+                self.copy(node(target), unseen, headless).await;
+            }
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
         }

@@ -101,6 +101,12 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             Fault::Jump { target, millis: if back { -millis } else { millis } }
         }
         Family::Operator => draw_operation(rng, target),
+        Family::Address => draw_address(rng, target),
+        Family::Copy => Fault::Copy {
+            target,
+            unseen: rng.random_bool(0.5),
+            headless: rng.random_range(0..3) == 0,
+        },
         Family::Loss => {
             let down = spread(rng, 100, 5_000);
             match rng.random_range(0..6) {
@@ -108,6 +114,23 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
                 _ => Fault::Lose { target, down },
             }
         }
+    }
+}
+
+/// How addresses change.
+fn draw_address(rng: &mut SeededRng, target: Target) -> Fault {
+    match rng.random_range(0..6) {
+        0 | 1 => Fault::Swap {
+            a: target,
+            b: Target::Node(rng.random_range(1..=NODES)),
+            down: spread(rng, 20, 3_000),
+        },
+        2 | 3 => Fault::Misplace {
+            target,
+            length: spread(rng, 1_000, 15_000),
+            lost: rng.random_bool(0.5),
+        },
+        _ => Fault::Move { target, down: spread(rng, 20, 3_000) },
     }
 }
 
