@@ -258,6 +258,28 @@ impl SimDisk {
         flipped.len() as u64
     }
 
+    /// Flips one bit in what the last sync of the log wrote, as a cell that was just written may lose it.
+    /// Says whether there was anything to damage.
+    pub fn rot_tail(&self, rng: &mut impl Rng) -> bool {
+        let mut state = self.lock();
+        let logs = state.files.iter_mut().filter(|(path, _)| path.contains("yakt.log."));
+        let mut places = Vec::new();
+        for (path, entry) in logs {
+            places.extend(entry.image.newest_sectors().map(|sector| (path.clone(), sector)));
+        }
+        if places.is_empty() {
+            return false;
+        }
+        let place = usize::try_from(draw_below(rng, places.len() as u64)).unwrap_or(0);
+        let bit = usize::try_from(draw_below(rng, SECTOR_BYTES as u64 * 8)).unwrap_or(0);
+        let (path, sector) = &places[place];
+        if let Some(entry) = state.files.get_mut(path) {
+            entry.image.flip(*sector, bit);
+        }
+        self.trace.record(format_args!("disk rot {}:{path} {sector}/{bit}", self.host));
+        true
+    }
+
     /// Replaces the disk by a new, empty one: files, faults, fuse and set latency are gone. Counters go on.
     ///
     /// # Panics

@@ -139,6 +139,15 @@ impl Image {
             })
     }
 
+    /// The whole sectors that the last sync wrote, and that are not all zeros.
+    pub(super) fn newest_sectors(&self) -> impl Iterator<Item = usize> {
+        let written = self.fresh[0].iter().copied();
+        written.filter(|sector| {
+            let bytes = self.durable.get(sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES);
+            bytes.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+        })
+    }
+
     /// Flips one bit of a sector that is whole.
     pub(super) fn flip(&mut self, sector: usize, bit: usize) {
         for bytes in [&mut self.cached, &mut self.durable] {

@@ -102,6 +102,12 @@ sites! {
     Misplaced = "a member ran under an address that leads elsewhere", within 120;
     /// Reached: a copy of a member's directory was started. Fires: it ended by itself.
     CopyEnded = "a copied directory was refused while its original ran", within 60;
+    /// Fires: directories of nodes were put back to an earlier moment.
+    Restored = "directories returned to an earlier moment", within 120;
+    /// Fires: the last record of a node's log was damaged.
+    TailDamaged = "the last record of a log was damaged", within 120;
+    /// Reached: a node stops by itself. Fires: it lost what it had acknowledged, or found another history.
+    BreachStop = "a node stopped on a directory that forgot something", within 500;
     /// Reached: a run ends. Fires: it was unrecoverable.
     Unrecoverable = "a majority lost their disks", within 2000;
 }

@@ -214,6 +214,18 @@ impl Watch {
         self.lock().raft.is_unrecoverable(rotten, replaced)
     }
 
+    /// The directory of `node` returned to an earlier moment, or lost the last record of its log.
+    pub fn relapsed(&self, node: NodeId) {
+        self.lock().raft.relapsed(node);
+    }
+
+    /// Whether directories forgot so much that Raft cannot keep its promises: committed entries may be lost,
+    /// and histories may fork. Nodes must not serve two of them in silence all the same.
+    #[must_use]
+    pub fn has_forked(&self) -> bool {
+        self.lock().raft.has_forked()
+    }
+
     /// The disk of `node` is gone, and everything on it.
     pub fn disk_lost(&self, node: NodeId) {
         self.lock().raft.disk_lost(node);
@@ -264,6 +276,10 @@ impl Watch {
 
 impl Seen {
     fn report(&mut self, violation: Violation) {
+        // What a fork of the history breaks, nodes cannot keep; that they serve both sides, they can avoid.
+        if self.raft.has_forked() && !violation.what.starts_with(raft::HISTORY) {
+            return;
+        }
         self.violation.get_or_insert(violation);
     }
 }

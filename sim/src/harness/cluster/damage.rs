@@ -64,6 +64,21 @@ impl Cluster {
         self.lock().rotten.insert(id);
     }
 
+    /// The directory of node `id` has forgotten some of what the node said that it holds. The node, or
+    /// another that notices, may stop.
+    pub fn relapse(&self, id: NodeId) {
+        let what = || "its directory returns to an earlier moment".to_owned();
+        self.watch.recorder().note(Some(host(id)), "disk", what);
+        self.watch.relapsed(id);
+        self.lock().relapsed.insert(id);
+    }
+
+    /// Which disk node `id` is on.
+    #[must_use]
+    pub fn generation(&self, id: NodeId) -> u64 {
+        self.lock().generations.get(&id).copied().unwrap_or_default()
+    }
+
     /// Nodes that refused to start on their rotten data.
     #[must_use]
     pub fn refused(&self) -> Option<NodeId> {
@@ -77,6 +92,7 @@ impl Cluster {
         self.watch.recorder().note(Some(host(id)), "disk", || "its disk is lost".to_owned());
         self.watch.disk_lost(id);
         let mut inner = self.lock();
+        *inner.generations.entry(id).or_default() += 1;
         inner.rotten.remove(&id);
         inner.torn.remove(&id);
         inner.refused.remove(&id);
@@ -113,6 +129,6 @@ impl Cluster {
                 inner.refused.iter().copied().partition(|id| inner.rotten.contains(id));
             (rotten, &ghosts | &inner.destroyed)
         };
-        self.watch.is_unrecoverable(&rotten, &replaced)
+        self.watch.has_forked() || self.watch.is_unrecoverable(&rotten, &replaced)
     }
 }

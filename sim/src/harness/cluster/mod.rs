@@ -70,6 +70,10 @@ struct Inner {
     leaving: BTreeSet<NodeId>,
     /// Nodes that are not on their first disk any more.
     replaced: BTreeSet<NodeId>,
+    /// Nodes whose directories returned to an earlier moment, or lost their last log record.
+    relapsed: BTreeSet<NodeId>,
+    /// How many disks each node has had.
+    generations: BTreeMap<NodeId, u64>,
     /// Nodes that ended by themselves, and may be started again.
     ended: BTreeSet<NodeId>,
     /// The Raft addresses of nodes that moved.

@@ -116,6 +116,8 @@ impl Cluster {
                 Err(RunError::Removed(_)) => inner.leaving.contains(&id),
                 // A new node on a new disk, before the old one is removed.
                 Err(RunError::Refused(_)) => inner.destroyed.contains(&id) || has_ghost,
+                // It, or the leader, is on a directory that has forgotten something.
+                Err(RunError::Breach(_)) => !inner.relapsed.is_empty(),
                 Err(_) => process.may_fail,
             };
             inner.processes.remove(&id);
@@ -126,6 +128,11 @@ impl Cluster {
                 self.watch.coverage().add(Site::BitRotRefused, Count { reached: 0, fired: 1 });
             } else if has_ghost {
                 inner.refused.insert(id);
+            } else if expected && matches!(result, Err(RunError::Breach(_))) {
+                // Its operator removes it, as a node whose data has rotted.
+                inner.rotten.insert(id);
+                inner.refused.insert(id);
+                self.watch.coverage().fire(Site::BreachStop);
             } else if expected && let Err(error) = &result {
                 inner.ended.insert(id);
                 let is_other = matches!(

@@ -50,6 +50,9 @@ pub const NODES: NodeId = 5;
 /// How long the last reads of a healed cluster may be tried.
 const LAST_WORDS_LIMIT: Duration = RECOVERY_LIMIT;
 
+/// How long nodes may take to notice that the history of their cluster has forked.
+const FORK_NOTICE_LIMIT: Duration = Duration::from_secs(10);
+
 type Scripted = Pin<Box<dyn Future<Output = Result<Run, Violation>>>>;
 
 /// Something to live through.
@@ -391,6 +394,14 @@ impl Run {
             self.cluster.settle(NODES).await?;
         }
         self.cluster.watch().violation().map_or(Ok(()), Err)?;
+        if self.cluster.watch().has_forked() {
+            // Acknowledged writes are lost: no history of the clients is whole. Nodes must agree all the same,
+            // once they have compared their metadata with that of their leader.
+            rt::sleep::<SimEnv>(FORK_NOTICE_LIMIT).await;
+            self.cluster.serve_one_history()?;
+            self.unrecoverable = true;
+            return Ok(self);
+        }
         let judged =
             clients::check(&self.cluster.exchanges().all()).map_err(|contradiction| Violation {
                 exchanges: contradiction.exchanges,

@@ -16,6 +16,7 @@ mod identity;
 mod operator;
 pub mod play;
 mod plot;
+mod relapse;
 pub mod shrink;
 mod strike;
 
@@ -200,6 +201,12 @@ pub enum Fault {
     SlowDisk { target: Target, latency: u64, length: u64 },
     /// A power loss, after which bits are found flipped in data that was cold.
     Rot { target: Target, bits: u64, down: u64 },
+    /// The directories of several nodes are put back to what they were so long before.
+    Restore { first: NodeId, count: u64, age: u64, down: u64 },
+    /// A power loss, after which the last record of the log is found damaged.
+    DamageTail { target: Target, down: u64 },
+    /// A clock is wrong by so many seconds, for a while.
+    WrongClock { target: Target, seconds: i64, length: u64 },
     /// A clock jumps, ahead or back.
     Jump { target: Target, millis: i64 },
     /// The node and its disk are gone; the operator removes it, and starts a new one under its id.

@@ -138,6 +138,13 @@ impl Stage {
                 self.slow_disk(node(target), latency, length).await;
             }
             Fault::Rot { target, bits, down } => self.rot(node(target), bits, down).await,
+            Fault::Restore { first, count, age, down } => {
+                self.restore(first, count, age, down).await;
+            }
+            Fault::DamageTail { target, down } => self.damage_tail(node(target), down).await,
+            Fault::WrongClock { target, seconds, length } => {
+                self.wrong_clock(node(target), seconds, length).await;
+            }
             Fault::Jump { target, millis } => {
                 let id = node(target);
                 self.note("clock", Some(id), || format!("the clock jumps by {millis} ms"));

@@ -101,6 +101,16 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             Fault::Jump { target, millis: if back { -millis } else { millis } }
         }
         Family::Operator => draw_operation(rng, target),
+        Family::Relapse => draw_relapse(rng, target),
+        Family::Calendar => Fault::WrongClock {
+            target: Target::Node(rng.random_range(1..=NODES)),
+            seconds: {
+                // From an hour to two centuries: the last is beyond what is taken for a date.
+                let off = i64::try_from(spread(rng, 3_600, 6_400_000_000)).unwrap_or(3_600);
+                if rng.random_range(0..4) == 0 { -off } else { off }
+            },
+            length: span(rng),
+        },
         Family::Address => draw_address(rng, target),
         Family::Copy => Fault::Copy {
             target,
@@ -114,6 +124,19 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
                 _ => Fault::Lose { target, down },
             }
         }
+    }
+}
+
+/// What returns to an earlier moment.
+fn draw_relapse(rng: &mut SeededRng, target: Target) -> Fault {
+    if rng.random_range(0..3) == 0 {
+        return Fault::DamageTail { target, down: spread(rng, 20, 3_000) };
+    }
+    Fault::Restore {
+        first: rng.random_range(1..=NODES),
+        count: [1, 1, 1, 2, 3, 3][rng.random_range(0..6)],
+        age: spread(rng, 100, 10_000),
+        down: spread(rng, 20, 3_000),
     }
 }
 
