@@ -89,7 +89,9 @@ impl Cluster {
         let life = inner.lives.entry(id).or_default();
         *life += 1;
         let life = *life;
-        let may_fail = inner.failing.any(id) || inner.rotten.contains(&id);
+        // A node that cannot open its files does not start. One that has opened them goes on.
+        let may_fail =
+            inner.failing.any(id) || inner.exhausted.any(id) || inner.rotten.contains(&id);
         let may_stop_late = inner.slow.any(id);
         let process = Process { node, life, ended: false, may_fail, may_stop_late };
         inner.processes.insert(id, process);

@@ -101,6 +101,7 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             Fault::Jump { target, millis: if back { -millis } else { millis } }
         }
         Family::Operator => draw_operation(rng, target),
+        Family::Descriptors => Fault::Descriptors { target, length: spread(rng, 50, 20_000) },
         Family::Loss => {
             let down = spread(rng, 100, 5_000);
             match rng.random_range(0..6) {
