@@ -119,6 +119,7 @@ mod tests {
             data: std::path::PathBuf::new(),
             raft: crate::raft::config::RaftOptions::default(),
             observer: None,
+            connections: crate::node::ConnectionLimits::default(),
         };
         Node::new(TokioEnv, options)
     }

@@ -39,7 +39,7 @@ pub async fn serve<E: Env>(listener: E::Listener, router: Router, mut stop: watc
         loop {
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             match listener.accept().await {
-                Ok(stream) => {
+                Ok((stream, _)) => {
                     let connection = connection::<E>(stream, router.clone(), stop.clone());
                     drop(rt::spawn::<E, _>(async move {
                         connection.await;

@@ -28,6 +28,7 @@ use crate::raft::{NodeId, Peer, Raft, Tally};
 
 mod clock;
 mod coalesce;
+mod connections;
 mod duties;
 mod join;
 mod leadership;
@@ -40,6 +41,7 @@ mod snapshot;
 mod status;
 
 use coalesce::Coalesce;
+pub use connections::{ConnectionLimits, HTTP_CONNECTIONS_MAX, RAFT_CONNECTIONS_MAX};
 pub use lifecycle::RunError;
 pub use members::MemberError;
 pub use propose::ProposeError;
@@ -74,6 +76,8 @@ pub struct NodeOptions {
     pub raft: RaftOptions,
     /// Who is shown every step of this node, if anyone.
     pub observer: Option<Observer>,
+    /// How many connections it accepts.
+    pub connections: ConnectionLimits,
 }
 
 /// A member of the cluster. Clones are the same node.
@@ -166,6 +170,12 @@ impl<E: Env> Node<E> {
     #[must_use]
     pub fn log(&self) -> Option<&LogStore<E>> {
         self.running().map(|running| &running.log)
+    }
+
+    /// How many connections it accepts.
+    #[must_use]
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        self.inner.options.connections
     }
 
     /// The frames that this node sent to its peers.

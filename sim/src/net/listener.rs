@@ -248,7 +248,7 @@ impl SimListener {
 impl Listener for SimListener {
     type Stream = SimStream;
 
-    fn accept(&self) -> impl Future<Output = io::Result<SimStream>> + Send {
+    fn accept(&self) -> impl Future<Output = io::Result<(SimStream, String)>> + Send {
         poll_fn(|cx| {
             self.interface.net.with(|state, _| {
                 let backlog = state.listeners.get_mut(&self.key());
@@ -262,7 +262,9 @@ impl Listener for SimListener {
                     return Poll::Ready(Err(too_many_open_files()));
                 }
                 if let Some(conn) = backlog.conns.pop_front() {
-                    return Poll::Ready(Ok(SimStream::new(self.interface.net.clone(), conn, 1)));
+                    let from = state.conns.get(&conn).map(|conn| conn.ends[0].host.to_string());
+                    let stream = SimStream::new(self.interface.net.clone(), conn, 1);
+                    return Poll::Ready(Ok((stream, from.unwrap_or_default())));
                 }
                 if !backlog.acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
                     backlog.acceptors.push(cx.waker().clone());

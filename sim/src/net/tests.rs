@@ -38,7 +38,8 @@ async fn pair() -> Pair {
     let (a, b) = (net.boot("a"), net.boot("b"));
     let listener = b.listen("b:80").expect("bind");
     let at_a = a.connect("b:80").await.expect("connect");
-    let at_b = listener.accept().await.expect("accept");
+    let (at_b, from) = listener.accept().await.expect("accept");
+    assert_eq!(from, "a");
     Pair { net, a, listener, at_a, at_b }
 }
 
@@ -301,7 +302,7 @@ fn reset_connections_cuts_both_ends_and_only_this_pair() {
         let Pair { net, listener, mut at_a, mut at_b, .. } = pair().await;
         let c = net.boot("c");
         let mut at_c = c.connect("b:80").await.expect("connect");
-        let mut from_c = listener.accept().await.expect("accept");
+        let (mut from_c, _) = listener.accept().await.expect("accept");
         net.reset_connections("b", "a");
         assert_eq!(read_error(&mut at_a).await, ErrorKind::ConnectionReset);
         assert_eq!(read_error(&mut at_b).await, ErrorKind::ConnectionReset);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use yakt::env::{Env, rt};
-use yakt::node::{Node, NodeOptions, RunError};
+use yakt::node::{ConnectionLimits, Node, NodeOptions, RunError};
 use yakt::raft::NodeId;
 use yakt::raft::storage::OpenError;
 
@@ -73,6 +73,7 @@ impl Cluster {
             data: PathBuf::from("/data"),
             raft: self.raft.clone(),
             observer: Some(self.watch.observer(id)),
+            connections: ConnectionLimits::default(),
         }
     }
 
