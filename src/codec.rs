@@ -224,6 +224,21 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Decodes the first part of a versioned value: a `T`, of which more may follow.
+///
+/// # Errors
+///
+/// See [`DecodeError`].
+pub fn decode_start<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    match bytes.split_first() {
+        Some((&FORMAT_VERSION, rest)) => {
+            postcard::take_from_bytes(rest).map(|(value, _)| value).map_err(DecodeError::corrupt)
+        }
+        Some((&found, _)) if found > FORMAT_VERSION => Err(DecodeError::NewerVersion { found }),
+        _ => Err(DecodeError::corrupt("it does not begin with a known version")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

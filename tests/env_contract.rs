@@ -79,7 +79,9 @@ async fn listen<E: Env>(env: &E, place: &Place<'_>) -> (E::Listener, String) {
 async fn connected<E: Env>(env: &E, place: &Place<'_>) -> (E::Stream, E::Stream) {
     let (listener, addr) = listen(env, place).await;
     let (client, server) = tokio::join!(env.connect(&addr), listener.accept());
-    (client.expect("connect"), server.expect("accept"))
+    let (server, from) = server.expect("accept");
+    assert_eq!(from, place.host, "a client is named by its address without the port");
+    (client.expect("connect"), server)
 }
 
 /// Bytes without a short period, so that a lost or swapped block shows.

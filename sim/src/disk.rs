@@ -78,6 +78,8 @@ pub enum FaultKind {
     SyncError,
     /// The disk is full: writes and growth fail with `StorageFull`.
     NoSpace,
+    /// Opening a file fails with "too many open files". Files that are open already work.
+    NoDescriptors,
     /// The power fails: the operation under way takes effect as far as a crash lets it, every live
     /// handle is fenced, and [`SimDisk::power_failed`] wakes the supervisor, who crashes the host.
     PowerLoss,
@@ -96,6 +98,8 @@ pub struct DiskStats {
     pub bytes_read: u64,
     /// Bytes written.
     pub bytes_written: u64,
+    /// Files that were not opened for lack of a descriptor.
+    pub opens_refused: u64,
 }
 
 /// What a power loss did to the changes that were not synced, judged by the bytes it left.
@@ -124,6 +128,14 @@ impl CrashReport {
             lost_some: self.lost_some || other.lost_some,
         }
     }
+}
+
+/// `EMFILE`, as Linux numbers it.
+const EMFILE: i32 = 24;
+
+/// The error of a process that has used up its file descriptors.
+pub(crate) fn too_many_open_files() -> io::Error {
+    io::Error::from_raw_os_error(EMFILE)
 }
 
 /// A cheap-to-clone handle on one host's disk.
@@ -319,10 +331,16 @@ impl SimDisk {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when a live handle holds it; an error when the incarnation is fenced.
+    /// `WouldBlock` when a live handle holds it; `EMFILE` under [`FaultKind::NoDescriptors`]; an error when the
+    /// incarnation is fenced.
     pub fn open(&self, incarnation: DiskIncarnation, path: &str) -> io::Result<SimFile> {
         let mut state = self.lock();
         state.check_live(incarnation)?;
+        if state.faults.contains(&FaultKind::NoDescriptors) {
+            state.stats.opens_refused += 1;
+            self.trace.record(format_args!("disk no descriptor {}:{path}", self.host));
+            return Err(too_many_open_files());
+        }
         state.handle_last += 1;
         let handle = state.handle_last;
         let entry = state.files.entry(path.to_owned()).or_default();

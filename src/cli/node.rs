@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tracing_subscriber::EnvFilter;
 use yakt::env::TokioEnv;
-use yakt::node::{Node, NodeOptions};
+use yakt::node::{ConnectionLimits, Node, NodeOptions};
 use yakt::raft::NodeId;
 use yakt::raft::config::{HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL_MAX, RaftOptions};
 
@@ -124,6 +124,7 @@ fn options(args: Args) -> Result<NodeOptions, Failure> {
         raft: RaftOptions::DEFAULT
             .with_heartbeat_interval(args.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL)),
         observer: None,
+        connections: ConnectionLimits::default(),
     })
 }
 

@@ -42,13 +42,14 @@ pub trait Listener: Send + Sync + 'static {
     /// What [`accept`](Self::accept) yields.
     type Stream: Stream;
 
-    /// Waits for the next connection.
+    /// Waits for the next connection. Returns it and its client's address without the port (an IPv4 address is written as
+    /// such on a socket for both; a simulated client is named by its host).
     ///
     /// # Errors
     ///
     /// An error concerns one connection (the peer gave up, too many open files), not the listener:
     /// the caller goes on accepting.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, String)>> + Send;
 
     /// The bound address, with the port that was really taken when port 0 was asked for.
     ///

@@ -44,10 +44,10 @@ pub struct TokioEnv;
 impl Listener for TcpListener {
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<TcpStream> {
-        let (stream, _) = TcpListener::accept(self).await?;
+    async fn accept(&self) -> io::Result<(TcpStream, String)> {
+        let (stream, addr) = TcpListener::accept(self).await?;
         prepare(&stream)?;
-        Ok(stream)
+        Ok((stream, addr.ip().to_canonical().to_string()))
     }
 
     fn local_addr(&self) -> io::Result<String> {
@@ -158,7 +158,7 @@ mod tests {
         let addr = Listener::local_addr(&listener).expect("an address");
         let accepting = Listener::accept(&listener);
         let (accepted, connected) = tokio::join!(accepting, TokioEnv.connect(&addr));
-        for stream in [accepted.expect("a client"), connected.expect("a server")] {
+        for stream in [accepted.expect("a client").0, connected.expect("a server")] {
             let socket = SockRef::from(&stream);
             assert!(socket.tcp_nodelay().expect("a socket"));
             assert!(socket.keepalive().expect("a socket"));

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{Node, RunError, Running};
 use crate::env::{Env, Listener, rt};
 use crate::raft::NodeId;
-use crate::raft::network::frame;
+use crate::raft::network::{HELLO_BYTES_MAX, frame};
 use crate::raft::network::message::Hello;
 
 /// Heartbeat intervals for which a founder listens. A leader calls every member in each of them, so one call may be lost, or
@@ -88,7 +88,7 @@ async fn expected_by<E: Env>(listener: &E::Listener, node: NodeId) -> Uuid {
                 // Only a closed semaphore refuses, and this one is never closed.
                 return std::future::pending().await;
             };
-            let Ok(mut stream) = listener.accept().await else {
+            let Ok((mut stream, _)) = listener.accept().await else {
                 rt::sleep::<E>(super::RETRY_PAUSE).await;
                 continue;
             };
@@ -96,7 +96,7 @@ async fn expected_by<E: Env>(listener: &E::Listener, node: NodeId) -> Uuid {
             drop(rt::spawn::<E, _>(async move {
                 // No caller stays longer than the founder listens: this task ends with the receiver.
                 let heard = async {
-                    match frame::read::<Hello>(&mut stream).await {
+                    match frame::read::<Hello>(&mut stream, HELLO_BYTES_MAX).await {
                         // A founder has no cluster yet, so every cluster is another one.
                         Ok(Some(hello)) => hello.expects_elsewhere(node, Uuid::nil()),
                         Ok(None) | Err(_) => None,

@@ -129,6 +129,7 @@ impl<E: Env> Node<E> {
         let node = self.clone();
         let serving = rt::spawn::<E, _>(self.clone().until_stopped(server::serve(
             listener,
+            self.connection_limits().raft,
             local,
             move |request| {
                 let node = node.clone();

@@ -31,6 +31,7 @@ use crate::raft::{NodeId, Peer, Raft, Tally};
 
 mod clock;
 mod coalesce;
+mod connections;
 mod duties;
 mod founding;
 mod join;
@@ -47,6 +48,7 @@ mod status;
 
 pub use clock::CLOCK_LEAD_MAX;
 use coalesce::Coalesce;
+pub use connections::{ConnectionLimits, HTTP_CONNECTIONS_MAX, RAFT_CONNECTIONS_MAX};
 pub use lifecycle::RunError;
 pub use members::MemberError;
 pub use propose::ProposeError;
@@ -81,6 +83,8 @@ pub struct NodeOptions {
     pub raft: RaftOptions,
     /// Who is shown every step of this node, if anyone.
     pub observer: Option<Observer>,
+    /// How many connections it accepts.
+    pub connections: ConnectionLimits,
 }
 
 /// A member of the cluster. Clones are the same node.
@@ -187,6 +191,12 @@ impl<E: Env> Node<E> {
     #[must_use]
     pub fn log(&self) -> Option<&LogStore<E>> {
         self.running().map(|running| &running.log)
+    }
+
+    /// How many connections it accepts.
+    #[must_use]
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        self.inner.options.connections
     }
 
     /// The frames that this node sent to its peers.

@@ -30,7 +30,7 @@ pub struct Silence;
 impl Listener for Silence {
     type Stream = DuplexStream;
 
-    async fn accept(&self) -> io::Result<DuplexStream> {
+    async fn accept(&self) -> io::Result<(DuplexStream, String)> {
         std::future::pending().await
     }
 

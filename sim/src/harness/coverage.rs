@@ -80,6 +80,8 @@ sites! {
     BitRotRefused = "a node refused to start on rotten data", within 60;
     /// Fires: a node runs out of disk space.
     DiskFull = "a disk was full", within 60;
+    /// Reached: a node has no file descriptor left for a while. Fires: it was refused a file, and runs at the end.
+    DescriptorsUsedUp = "a node that could not open a file went on", within 120;
     /// Fires: a connection is reset with data under way.
     ResetMidFrame = "a connection was reset with data under way", within 120;
     /// Reached: a client's connections to a node are reset. Fires: with a request or an answer under way.

@@ -148,6 +148,23 @@ impl Network {
         });
     }
 
+    /// Takes the file descriptors of `host`: until [`Self::replenish`] it opens no connection and accepts none. The
+    /// kernel completes handshakes with it as before; connections that are open already work.
+    pub fn exhaust(&self, host: &str) {
+        self.with(|state, _| {
+            state.topology.exhausted.insert(host.into());
+            state.trace.record(format_args!("net exhaust {host}"));
+        });
+    }
+
+    /// Undoes [`Self::exhaust`].
+    pub fn replenish(&self, host: &str) {
+        self.with(|state, _| {
+            state.topology.exhausted.remove(host);
+            state.trace.record(format_args!("net replenish {host}"));
+        });
+    }
+
     /// Whether data is under way, or not read yet, on a connection between `a` and `b`.
     #[must_use]
     pub fn is_busy_between(&self, a: &str, b: &str) -> bool {

@@ -13,6 +13,7 @@ use yakt::env::Listener;
 use super::conn::Conn;
 use super::topology::HostName;
 use super::{Network, SimStream, State, next_retransmission};
+use crate::disk::too_many_open_files;
 
 /// Connections that wait to be accepted, at most; one more is answered with silence, as by Linux.
 const BACKLOG_MAX: usize = 128;
@@ -76,6 +77,10 @@ impl Interface {
         &self.host
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.net.with(|state, _| state.topology.exhausted.contains(&self.host))
+    }
+
     fn is_live(&self, state: &State) -> bool {
         state.topology.epoch(&self.host) == Some(self.epoch)
     }
@@ -111,9 +116,12 @@ impl Interface {
     /// # Errors
     ///
     /// `ConnectionRefused` by a running host where nobody listens, `NotFound` for a host nobody ever
-    /// started, `InvalidInput` for what is no address.
+    /// started, `InvalidInput` for what is no address, `EMFILE` when this host has no descriptor left.
     pub async fn connect(&self, addr: &str) -> io::Result<SimStream> {
         let (name, port) = parse(addr)?;
+        if self.is_exhausted() {
+            return Err(too_many_open_files());
+        }
         let to = if OWN_NAMES.contains(&name) {
             self.host.clone()
         } else {
@@ -246,7 +254,7 @@ impl SimListener {
 impl Listener for SimListener {
     type Stream = SimStream;
 
-    fn accept(&self) -> impl Future<Output = io::Result<SimStream>> + Send {
+    fn accept(&self) -> impl Future<Output = io::Result<(SimStream, String)>> + Send {
         poll_fn(|cx| {
             self.interface.net.with(|state, _| {
                 let backlog = state.listeners.get_mut(&self.key());
@@ -254,8 +262,15 @@ impl Listener for SimListener {
                 let Some(backlog) = backlog.filter(|backlog| backlog.id == self.id) else {
                     return Poll::Pending;
                 };
+                // A connection that cannot be accepted stays where it is, as on Linux.
+                let is_exhausted = state.topology.exhausted.contains(&self.interface.host);
+                if is_exhausted && !backlog.conns.is_empty() {
+                    return Poll::Ready(Err(too_many_open_files()));
+                }
                 if let Some(conn) = backlog.conns.pop_front() {
-                    return Poll::Ready(Ok(SimStream::new(self.interface.net.clone(), conn, 1)));
+                    let from = state.conns.get(&conn).map(|conn| conn.ends[0].host.to_string());
+                    let stream = SimStream::new(self.interface.net.clone(), conn, 1);
+                    return Poll::Ready(Ok((stream, from.unwrap_or_default())));
                 }
                 if !backlog.acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
                     backlog.acceptors.push(cx.waker().clone());

@@ -36,6 +36,8 @@ pub(super) struct Topology {
     pub(super) redirects: BTreeMap<(HostName, u16), HostName>,
     /// Links whose latency was set; the others have the default.
     pub(super) latency: BTreeMap<(HostName, HostName), Range<Duration>>,
+    /// Hosts without a free file descriptor.
+    pub(super) exhausted: BTreeSet<HostName>,
 }
 
 impl Topology {

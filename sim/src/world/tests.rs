@@ -23,7 +23,7 @@ async fn echo(env: SimEnv) {
     let disk = Arc::new(env.open_disk(Path::new("data"), "log").expect("open"));
     let listener = env.listen("0.0.0.0:80").await.expect("bind");
     loop {
-        let mut stream = listener.accept().await.expect("accept");
+        let (mut stream, _) = listener.accept().await.expect("accept");
         let (env, disk) = (env.clone(), disk.clone());
         rt::spawn::<SimEnv, _>(async move {
             while let Ok(byte) = stream.read_u8().await {

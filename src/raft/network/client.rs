@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::frame;
 use super::message::{Call, Hello, Request, Response, Return};
 use crate::env::{Env, rt};
-use crate::raft::config::CONNECT_DEADLINE;
+use crate::raft::config::{CONNECT_DEADLINE, FRAME_BYTES_MAX};
 use crate::raft::observe::{Message, Observer, Step};
 use crate::raft::tally::Tally;
 use crate::raft::types::NodeId;
@@ -335,7 +335,9 @@ async fn write<S: AsyncWrite + Unpin>(mut stream: S, writing: Writing) {
 
 async fn read<E: Env, S: AsyncRead + Unpin + Send>(stream: S, calls: &Mutex<Calls<E>>) {
     let mut stream = BufReader::new(stream);
-    while let Ok(Some(Return { number, response })) = frame::read(&mut stream).await {
+    while let Ok(Some(Return { number, response })) =
+        frame::read(&mut stream, FRAME_BYTES_MAX).await
+    {
         let caller = {
             let mut calls = lock(calls);
             calls.heard = rt::now::<E>();

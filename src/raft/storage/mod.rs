@@ -42,7 +42,7 @@ mod snapshot;
 mod tests;
 pub mod writer;
 
-use journal::{Journal, Replay, Secret};
+use journal::{Journal, Outside, Replay, Secret};
 pub use log::LogStore;
 use seal::{seal, unseal};
 use snapshot::Described;
@@ -149,8 +149,12 @@ impl<E: Env> Store<E> {
         let opened = env.blocking(move || {
             let (database, identity, secret) =
                 guarded(|| open_database(disk, &*mark, fresh)).flatten()?;
-            let open = Box::new(move |n| open(&journal::file_name(n)));
-            let (mut journal, replay) = Journal::open(open, secret, log_segment_bytes)?;
+            let begun = rt::now::<E>();
+            let outside = Outside {
+                open: Box::new(move |n| open(&journal::file_name(n))),
+                clock: Box::new(move || rt::now::<E>() - begun),
+            };
+            let (mut journal, replay) = Journal::open(outside, secret, log_segment_bytes)?;
             match (journal.is_new(), identity) {
                 (true, Some(_)) => {
                     return Err(OpenError::Corrupt("there is no log, and was one".to_owned()));

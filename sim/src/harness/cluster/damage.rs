@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use yakt::raft::NodeId;
 
 use super::{Cluster, host};
-use crate::disk::CrashMode;
+use crate::disk::{CrashMode, FaultKind};
 use crate::harness::coverage::Site;
 
 impl Cluster {
@@ -42,6 +42,27 @@ impl Cluster {
     /// The disk of node `id` works again. A process that has met its failure may still end of it.
     pub fn end_failing(&self, id: NodeId) {
         self.lock().failing.end(id);
+    }
+
+    /// Node `id` has no file descriptor left: it opens no file and no connection, and accepts none. A process that
+    /// runs goes on; one that starts may end by itself.
+    pub fn begin_exhausted(&self, id: NodeId) {
+        self.lock().exhausted.begin(id);
+        self.world.disk(&host(id)).inject(FaultKind::NoDescriptors);
+        self.world.net().exhaust(&host(id));
+    }
+
+    /// Undoes one [`begin_exhausted`](Self::begin_exhausted).
+    pub fn end_exhausted(&self, id: NodeId) {
+        let is_last = {
+            let mut inner = self.lock();
+            inner.exhausted.end(id);
+            !inner.exhausted.any(id)
+        };
+        if is_last {
+            self.world.disk(&host(id)).clear(FaultKind::NoDescriptors);
+            self.world.net().replenish(&host(id));
+        }
     }
 
     /// Node `id` or its disk is slow from now on: told to stop, its process may give up waiting.

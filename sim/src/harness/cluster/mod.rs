@@ -55,6 +55,8 @@ struct Inner {
     holds: Counts,
     /// How many faults make the disk of a node fail now.
     failing: Counts,
+    /// How many faults leave a node without file descriptors now.
+    exhausted: Counts,
     /// How many faults make a node slow now, or let it stand still.
     slow: Counts,
     /// Nodes whose data has rotted: they may end at any time, and need not come back.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use yakt::env::{Env, rt};
-use yakt::node::{Node, NodeOptions, RunError};
+use yakt::node::{ConnectionLimits, Node, NodeOptions, RunError};
 use yakt::raft::NodeId;
 use yakt::raft::storage::OpenError;
 
@@ -75,6 +75,7 @@ impl Cluster {
             data: PathBuf::from("/data"),
             raft: self.raft.clone(),
             observer: Some(self.watch.observer(id)),
+            connections: ConnectionLimits::default(),
         }
     }
 
@@ -91,7 +92,9 @@ impl Cluster {
         let life = inner.lives.entry(id).or_default();
         *life += 1;
         let life = *life;
-        let may_fail = inner.failing.any(id) || inner.rotten.contains(&id);
+        // A node that cannot open its files does not start. One that has opened them goes on.
+        let may_fail =
+            inner.failing.any(id) || inner.exhausted.any(id) || inner.rotten.contains(&id);
         let may_stop_late = inner.slow.any(id);
         let process = Process { node, life, ended: false, may_fail, may_stop_late };
         inner.processes.insert(id, process);

@@ -91,6 +91,8 @@ pub enum Family {
     Relapse,
     /// Clocks that are hours or years off, on one node.
     Calendar,
+    /// File descriptors that are used up.
+    Descriptors,
 }
 
 impl Family {
@@ -110,6 +112,7 @@ impl Family {
         Self::Copy,
         Self::Relapse,
         Self::Calendar,
+        Self::Descriptors,
     ];
 }
 

@@ -11,6 +11,7 @@ use yakt::raft::NodeId;
 use super::workload::plan::Operation;
 
 mod cut;
+mod descriptors;
 pub mod draw;
 mod identity;
 mod operator;
@@ -197,6 +198,8 @@ pub enum Fault {
     ResetClient { client: usize, target: Target },
     /// The disk fails; whoever runs on it stops, and is started again when the disk works.
     Disk { target: Target, fault: DiskFault, length: u64 },
+    /// The file descriptors are used up: no file is opened, no connection made or accepted.
+    Descriptors { target: Target, length: u64 },
     /// The disk takes long.
     SlowDisk { target: Target, latency: u64, length: u64 },
     /// A power loss, after which bits are found flipped in data that was cold.

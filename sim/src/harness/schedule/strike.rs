@@ -134,6 +134,7 @@ impl Stage {
             Fault::Disk { target, fault, length } => {
                 self.fail_disk(node(target), fault, length).await;
             }
+            Fault::Descriptors { target, length } => self.exhaust(node(target), length).await,
             Fault::SlowDisk { target, latency, length } => {
                 self.slow_disk(node(target), latency, length).await;
             }

@@ -117,6 +117,7 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             unseen: rng.random_bool(0.5),
             headless: rng.random_range(0..3) == 0,
         },
+        Family::Descriptors => Fault::Descriptors { target, length: spread(rng, 50, 20_000) },
         Family::Loss => {
             let down = spread(rng, 100, 5_000);
             match rng.random_range(0..6) {
