@@ -45,7 +45,8 @@ mod tests {
     }
 
     async fn ask(method: &str, path: &str) -> (StatusCode, Option<String>, Value) {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "node");
+        let request = request.body(Body::empty()).unwrap();
         let answer = router(idle_node()).oneshot(request).await.unwrap();
         let (parts, body) = answer.into_parts();
         let allow =
