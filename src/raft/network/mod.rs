@@ -8,16 +8,21 @@
 //! - Every request has a deadline. When one passes and nothing at all has come since the request, the
 //!   connection is given up: a half-open connection must not be waited on twice.
 //!
+//! - Names are resolved and remembered by [`names`]; which peers answer is recorded by [`health`].
+//!
 //! [`client`] is the calling side and what openraft sends through; [`server`] the answering side;
 //! [`message`] what they say; [`frame`] how it is cut into bytes.
 
 pub mod client;
 pub mod frame;
+pub mod health;
 mod linger;
 pub mod message;
+pub mod names;
 mod peer;
 mod pipeline;
 pub mod server;
 
 pub use client::{CallError, Channel};
+pub use names::Names;
 pub use peer::{Network, PeerClient};
