@@ -11,6 +11,7 @@
 //! | `large` | answers longer than a page |
 //! | `failures` | killed, stopped and restarted nodes |
 //! | `members` | removed, replaced and moved nodes; transferred leadership |
+//! | `peers` | peers that are gone, and peers that are known by name |
 //! | `growth` | the original's start lines |
 //! | `directories` | what a node refuses to start on |
 //! | `command_line` | `yakt up`, `yakt status`, `yakt bench`, bad flags |
@@ -31,6 +32,7 @@ mod failures;
 mod growth;
 mod large;
 mod members;
+mod peers;
 mod scratch;
 mod shared;
 mod writers;
