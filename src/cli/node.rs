@@ -13,8 +13,9 @@ use yakt::raft::config::{HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL_MAX, RaftOptions
 
 use super::Failure;
 
-/// What is logged unless `RUST_LOG` says otherwise. openraft tells of every vote at `info`.
-const LOG_FILTER: &str = "warn,yakt=info";
+/// What is logged unless `RUST_LOG` says otherwise. openraft logs every vote at `info`, and at `warn`
+/// every attempt to reach a dead peer, 27 lines a second: `yakt` reports such a peer itself, rarely.
+const LOG_FILTER: &str = "warn,openraft=error,yakt=info";
 
 /// Run one node of a cluster.
 ///

@@ -4,6 +4,7 @@ use comfy_table::presets;
 use comfy_table::{CellAlignment, Table};
 
 use yakt::node::ClusterStatus;
+use yakt::raft::network::health::Unreachable;
 
 use super::{Failure, client};
 
@@ -63,5 +64,13 @@ pub(super) fn print(cluster: &ClusterStatus) -> Result<(), Failure> {
         }
     }
     println!("{table}");
+    for node in &cluster.nodes {
+        if let Some(Unreachable { seconds, failures, reason, .. }) = &node.unreachable {
+            println!(
+                "node {} has been unreachable from node {} for {seconds} s, {failures} calls failed: {reason}",
+                node.id, cluster.node
+            );
+        }
+    }
     Ok(())
 }

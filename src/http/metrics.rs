@@ -42,6 +42,8 @@ struct Sample {
     snapshot: u64,
     purged: u64,
     voters: usize,
+    /// The other members, and whether this node reaches them.
+    peers: BTreeMap<NodeId, bool>,
     cluster_time: Timestamp,
     brokers: BTreeMap<BrokerStatus, usize>,
     topics: usize,
@@ -69,6 +71,12 @@ impl Sample {
             snapshot: 0,
             purged: 0,
             voters: status.nodes.iter().filter(|member| member.voter).count(),
+            peers: status
+                .nodes
+                .iter()
+                .filter(|member| member.id != status.node)
+                .map(|member| (member.id, member.unreachable.is_none()))
+                .collect(),
             cluster_time: Timestamp::ZERO,
             brokers: LIVE.map(|status| (status, 0)).into(),
             topics: 0,
@@ -118,6 +126,11 @@ impl fmt::Display for Sample {
         gauge(f, "raft_snapshot_index", "Last index in the snapshot.", self.snapshot)?;
         gauge(f, "raft_purged_index", "Last index purged from the log.", self.purged)?;
         gauge(f, "raft_voters", "Members whose vote counts.", self.voters)?;
+        let reachable_help = "Whether the last call of this node to the peer was answered.";
+        head(f, "raft_peer_reachable", reachable_help, "gauge")?;
+        for (peer, reachable) in &self.peers {
+            writeln!(f, "yakt_raft_peer_reachable{{peer=\"{peer}\"}} {}", u8::from(*reachable))?;
+        }
         let time_help = "Cluster time of the last applied command, since the Unix epoch.";
         gauge(f, "cluster_time_seconds", time_help, self.cluster_time)?;
         let ahead_help = "How far cluster time is ahead of this node's clock; negative if behind.";
@@ -182,11 +195,21 @@ mod tests {
         // Dashboards and alerts hang on these.
         let expected = "yakt_raft_term yakt_raft_leader yakt_raft_is_leader yakt_raft_committed_index \
             yakt_raft_applied_index yakt_raft_last_log_index yakt_raft_snapshot_index \
-            yakt_raft_purged_index yakt_raft_voters yakt_cluster_time_seconds yakt_cluster_time_ahead_seconds yakt_brokers yakt_topics \
-            yakt_partitions yakt_producers yakt_ready yakt_log_syncs_total yakt_log_written_bytes_total \
-            yakt_raft_sent_frames_total yakt_raft_sent_bytes_total";
+            yakt_raft_purged_index yakt_raft_voters yakt_raft_peer_reachable yakt_cluster_time_seconds \
+            yakt_cluster_time_ahead_seconds yakt_brokers yakt_topics yakt_partitions yakt_producers yakt_ready yakt_log_syncs_total \
+            yakt_log_written_bytes_total yakt_raft_sent_frames_total yakt_raft_sent_bytes_total";
         assert_eq!(names.join(" "), expected);
         assert!(text.contains("\nyakt_brokers{status=\"ALIVE\"} 0\n"), "{text}");
         assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn each_peer_has_a_line_that_says_whether_it_is_reachable() {
+        let mut sample = Sample::of(&crate::http::tests::idle_node());
+        sample.peers = BTreeMap::from([(2, true), (3, false)]);
+        let text = sample.to_string();
+        let lines = "# TYPE yakt_raft_peer_reachable gauge\n\
+            yakt_raft_peer_reachable{peer=\"2\"} 1\nyakt_raft_peer_reachable{peer=\"3\"} 0\n# HELP";
+        assert!(text.contains(lines), "{text}");
     }
 }

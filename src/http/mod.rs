@@ -37,7 +37,7 @@
 
 use axum::http::{Method, Uri};
 use axum::routing::{MethodRouter, delete, get, post};
-use axum::{Extension, Router};
+use axum::{Extension, Router, middleware};
 
 use crate::env::Env;
 use crate::node::Node;
@@ -47,6 +47,8 @@ mod body;
 mod brokers;
 mod cluster;
 mod extract;
+mod host;
+mod json;
 mod metrics;
 mod mgmt;
 mod openapi;
@@ -85,6 +87,7 @@ pub fn router<E: Env>(node: Node<E>) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .fallback(no_such_path)
         .layer(Extension(Turns::default()))
+        .layer(middleware::from_fn(host::check))
         .with_state(node)
 }
 

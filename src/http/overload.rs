@@ -132,8 +132,8 @@ pub(super) fn refuse_immediately(mut stream: impl AsyncWrite + Unpin) {
     let refusal = refusal();
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     // The buffer of a new connection takes all of it.
-    drop(std::pin::Pin::new(&mut stream).poll_write(&mut context, &refusal).map(drop));
-    drop(std::pin::Pin::new(&mut stream).poll_shutdown(&mut context).map(drop));
+    let _ = std::pin::Pin::new(&mut stream).poll_write(&mut context, &refusal);
+    let _ = std::pin::Pin::new(&mut stream).poll_shutdown(&mut context);
 }
 
 /// A whole answer, for a request that is not read.

@@ -48,7 +48,7 @@ pub async fn serve<E: Env>(
     let accepting = accept_all::<E>(&listener, router, connections_max, alive, stop.clone());
     E::Runtime::select2(Box::pin(until_true(&mut stop.clone())), Box::pin(accepting)).await;
     until_true(&mut stop).await;
-    drop(rt::timeout::<E, _>(DRAIN_LIMIT, all_done.recv()).await);
+    let _ = rt::timeout::<E, _>(DRAIN_LIMIT, all_done.recv()).await;
 }
 
 /// Accepts connections for ever, and gives each what its slot allows.

@@ -1,7 +1,10 @@
-//! What a node does unasked while it leads.
+//! What a node does unasked: some of it always, most of it while it leads.
 
 use std::convert::Infallible;
 use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use openraft_rt::Select2;
 
 use super::join::ADMIT_LIMIT;
 use super::propose::leader;
@@ -23,6 +26,13 @@ const SURVEY_PAUSE: Duration = Duration::from_secs(5);
 
 impl<E: Env> Node<E> {
     pub(super) async fn duties(&self, running: &Running<E>) -> Infallible {
+        let (leading, peers) = (Box::pin(self.lead(running)), Box::pin(self.watch_peers(running)));
+        match E::Runtime::select2(leading, peers).await {
+            Select2::First(never) | Select2::Second(never) => match never {},
+        }
+    }
+
+    async fn lead(&self, running: &Running<E>) -> Infallible {
         let mut surveyed = None;
         loop {
             rt::sleep::<E>(ROUND).await;

@@ -20,8 +20,8 @@ use uuid::Uuid;
 use super::{Node, RunError, Running};
 use crate::env::{Env, Listener, rt};
 use crate::raft::NodeId;
-use crate::raft::network::{HELLO_BYTES_MAX, frame};
 use crate::raft::network::message::Hello;
+use crate::raft::network::{HELLO_BYTES_MAX, frame};
 
 /// Heartbeat intervals for which a founder listens. A leader calls every member in each of them, so one call may be lost, or
 /// wait for an earlier one to be refused.

@@ -84,7 +84,7 @@ impl<E: Env> Node<E> {
         loop {
             for addr in &self.inner.options.ensemble {
                 let target = Target { addr: addr.clone(), member: None, cluster: None };
-                let channel = Channel::new(self.inner.env.clone(), target);
+                let channel = Channel::new(self.inner.names.clone(), target);
                 match channel.call(Request::Identify, IDENTIFY_LIMIT).await {
                     Ok(Response::Cluster(cluster)) => return Ok(cluster),
                     Ok(Response::Refused(reason) | Response::Misdirected(reason)) => {
@@ -135,7 +135,7 @@ impl<E: Env> Node<E> {
             }
             for addr in self.member_addrs(running) {
                 let target = Target { addr, member: None, cluster: Some(running.identity.cluster) };
-                let channel = Channel::new(self.inner.env.clone(), target);
+                let channel = Channel::new(self.inner.names.clone(), target);
                 let request =
                     Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };
                 match channel.call(request, JOIN_LIMIT).await {

@@ -218,7 +218,7 @@ impl<E: Env> Node<E> {
             breaches.clone(),
         );
         let network = Network::new(
-            env.clone(),
+            self.inner.names.clone(),
             options.id,
             identity.cluster,
             options.raft.snapshot_chunk_bytes,

@@ -23,7 +23,7 @@ use crate::raft::candidacy::Candidacy;
 use crate::raft::config::RaftOptions;
 use crate::raft::guard::Breaches;
 use crate::raft::network::server::LeaderHeard;
-use crate::raft::network::{Network, message::ReadIndex};
+use crate::raft::network::{Names, Network, message::ReadIndex};
 use crate::raft::observe::Observer;
 use crate::raft::state_machine::{Image, Images, SnapshotDue};
 use crate::raft::storage::{Identity, LogStore};
@@ -39,6 +39,7 @@ mod leadership;
 mod lifecycle;
 mod members;
 mod original;
+mod peers;
 mod propose;
 mod read;
 mod removed;
@@ -94,6 +95,8 @@ pub struct Node<E: Env> {
 
 struct Inner<E: Env> {
     env: E,
+    /// For every connection to another node, before and after it joins.
+    names: Names<E>,
     options: NodeOptions,
     running: OnceLock<Running<E>>,
     stop: watch::Sender<bool>,
@@ -144,6 +147,7 @@ impl<E: Env> Node<E> {
     #[must_use]
     pub fn new(env: E, options: NodeOptions) -> Self {
         let inner = Inner {
+            names: Names::new(env.clone()),
             env,
             options,
             running: OnceLock::new(),

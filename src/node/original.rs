@@ -167,7 +167,7 @@ impl<E: Env> Node<E> {
             member: Some((node, peer.directory)),
             cluster: Some(running.identity.cluster),
         };
-        Channel::new(self.inner.env.clone(), target)
+        Channel::new(self.inner.names.clone(), target)
     }
 
     /// Why this leader does not note that `node`, which is `known` at another address or not at all, is at `peer`.

@@ -82,7 +82,7 @@ impl<E: Env> Node<E> {
         let (node, directory) = (self.id(), running.identity.directory);
         for addr in self.member_addrs(running) {
             let target = Target { addr, member: None, cluster: Some(running.identity.cluster) };
-            let channel = Channel::new(self.inner.env.clone(), target);
+            let channel = Channel::new(self.inner.names.clone(), target);
             let request = Request::Member { node, directory };
             match channel.call(request, MEMBER_ANSWER_LIMIT).await {
                 Ok(Response::Member(None)) => return Err(RunError::Removed(node)),

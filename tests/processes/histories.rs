@@ -13,6 +13,9 @@ use crate::writers::{Told, create};
 /// Writes that an old copy of a directory lacks.
 const WRITES: usize = 20;
 
+/// Leaders of the restored nodes: more than the lost history had.
+const TRANSFERS: u64 = 12;
+
 fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir_all(to).expect("a directory");
@@ -68,6 +71,12 @@ fn a_node_whose_applied_entries_were_replaced_stops_and_says_how_to_recover() {
         cluster.wait_until_ready(id);
     }
     write(&cluster, 2, "restored");
+    // Terms of the lost history are over: otherwise node 4 could be elected, and nodes 1 to 3 would stop.
+    for n in 0..TRANSFERS {
+        let next = json!({"node": n % 2 + 1});
+        Request::post("/cluster/leader", &next).ask(cluster.node(3).http).expect(200);
+    }
+    write(&cluster, 3, "transferred");
     for id in [4, 5] {
         cluster.restart(id);
         let status = cluster.wait(id);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use yakt::env::TokioEnv;
 use yakt::raft::Peer;
+use yakt::raft::network::Names;
 use yakt::raft::network::client::{Channel, Target};
 use yakt::raft::network::message::{Request as RaftRequest, Response};
 
@@ -149,7 +150,7 @@ fn an_address_at_which_the_asking_node_does_not_answer_is_not_committed() {
     for raft in [closed, other] {
         let peer = Peer { raft: raft.clone(), http: raft.clone(), directory: Uuid::from_u128(7) };
         let answer = runtime.block_on(async {
-            let channel = Channel::new(TokioEnv, target.clone());
+            let channel = Channel::new(Names::new(TokioEnv), target.clone());
             let request = RaftRequest::Join { node: 4, peer, passed_on: false };
             channel.call(request, PATIENCE).await.expect("an answer")
         });

@@ -11,6 +11,7 @@
 //! | `large` | answers longer than a page |
 //! | `failures` | killed, stopped and restarted nodes |
 //! | `members` | removed, replaced and moved nodes; transferred leadership |
+//! | `peers` | peers that are gone, and peers that are known by name |
 //! | `growth` | the original's start lines |
 //! | `directories` | what a node refuses to start on |
 //! | `histories` | directories that were put back to an older copy, and foreign offsets |
@@ -35,6 +36,7 @@ mod histories;
 mod identity;
 mod large;
 mod members;
+mod peers;
 mod scratch;
 mod shared;
 mod writers;

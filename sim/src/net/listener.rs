@@ -22,6 +22,9 @@ const BACKLOG_MAX: usize = 128;
 /// Who waits for a connection for less, as YAKt's nodes and clients do, asks for another one.
 const CONNECT_RETRANSMIT: Duration = Duration::from_secs(1);
 
+/// How long a resolver waits before it asks a silent name service again.
+const LOOKUP_RETRY: Duration = Duration::from_millis(500);
+
 /// Names by which a host means itself.
 const OWN_NAMES: [&str; 4] = ["0.0.0.0", "127.0.0.1", "localhost", "[::1]"];
 
@@ -110,6 +113,28 @@ impl Interface {
         Ok(SimListener { interface: self.clone(), name: name.to_owned(), port, id })
     }
 
+    /// Resolves `addr`: to itself, since hosts are reached by their names. Without a name service it
+    /// fails or hangs until there is one again, as [`Network::fail_names`] said.
+    ///
+    /// # Errors
+    ///
+    /// `HostUnreachable` while lookups fail.
+    pub async fn lookup(&self, addr: &str) -> io::Result<Vec<String>> {
+        loop {
+            match self
+                .net
+                .with(|state, _| state.nameless.get(&self.host).map(|outage| outage.hangs))
+            {
+                None => return Ok(vec![addr.to_owned()]),
+                Some(false) => {
+                    let message = "temporary failure in name resolution";
+                    return Err(io::Error::new(io::ErrorKind::HostUnreachable, message));
+                }
+                Some(true) => self.net.sleep(LOOKUP_RETRY).await,
+            }
+        }
+    }
+
     /// Connects to `addr`. Hangs while the network does not carry packets both ways or the host is down;
     /// callers bring their own deadline.
     ///
@@ -130,6 +155,7 @@ impl Interface {
         if self.net.with(|state, _| state.topology.epoch(&to).is_none()) {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("no such host: {name}")));
         }
+        self.net.with(|state, _| *state.connects.entry(self.host.clone()).or_default() += 1);
         let begun = self.net.time().now_instant();
         loop {
             self.reachable(&to, begun).await;

@@ -23,8 +23,10 @@ use openraft::{AsyncRuntime, OptionalSend};
 use uuid::Uuid;
 
 use super::client::{CallError, Channel, Target};
+use super::health::Health;
 use super::linger::{Wanted, without_superfluous};
 use super::message::{Request, Response};
+use super::names::Names;
 use crate::env::{Env, rt};
 use crate::raft::config::{
     APPEND_DEADLINE, COMMIT_LINGER, PIPELINE_DEPTH_MAX, SNAPSHOT_CHUNK_DEADLINE,
@@ -46,7 +48,8 @@ type Rpc<E> = RPCError<TypeConfig<E>>;
 /// openraft makes a client when a node becomes a member, and keeps it when the node moves: its address is then
 /// another in the membership, but its log is the same. So clients look up where their peer is before they send.
 pub struct Network<E: Env> {
-    env: E,
+    names: Names<E>,
+    health: Health<E>,
     id: NodeId,
     cluster: Uuid,
     snapshot_chunk_bytes: usize,
@@ -65,7 +68,8 @@ pub struct Network<E: Env> {
 impl<E: Env> Clone for Network<E> {
     fn clone(&self) -> Self {
         Self {
-            env: self.env.clone(),
+            names: self.names.clone(),
+            health: self.health.clone(),
             observer: self.observer.clone(),
             sent: self.sent.clone(),
             wanted: self.wanted.clone(),
@@ -82,14 +86,16 @@ impl<E: Env> Network<E> {
     /// The network of node `id` of `cluster`.
     #[must_use]
     pub fn new(
-        env: E,
+        names: Names<E>,
         id: NodeId,
         cluster: Uuid,
         snapshot_chunk_bytes: usize,
         observer: Option<Observer>,
     ) -> Self {
+        let health = Health::new(names.env().clone());
         Self {
-            env,
+            names,
+            health,
             id,
             cluster,
             snapshot_chunk_bytes,
@@ -142,6 +148,12 @@ impl<E: Env> Network<E> {
         seen.map_or(peer, |(_, actual)| actual).clone()
     }
 
+    /// Which peers answer.
+    #[must_use]
+    pub fn health(&self) -> &Health<E> {
+        &self.health
+    }
+
     /// The frames sent to peers, questions and answers.
     #[must_use]
     pub fn sent(&self) -> &Tally {
@@ -181,8 +193,8 @@ impl<E: Env> Network<E> {
             member: Some((node, peer.directory)),
             cluster: Some(self.cluster),
         };
-        let channel = Channel::new(self.env.clone(), target).counted(self.sent.clone());
-        channel.observed(self.observer.clone())
+        let channel = Channel::new(self.names.clone(), target).counted(self.sent.clone());
+        channel.observed(self.observer.clone()).reporting(self.health.peer(node))
     }
 }
 

@@ -208,6 +208,7 @@ impl Cluster {
                 .collect(),
             data: std::path::PathBuf::from("/data"),
             raft: self.raft.clone(),
+            connections: yakt::node::ConnectionLimits::default(),
             observer: Some(self.copy_observer(id)),
         };
         let copy = Copy { id, ended: Ended::default() };
