@@ -164,7 +164,7 @@ mod tests {
             serve_one::<TokioEnv>(stream, router).await;
         };
         let client = async {
-            let mut stream = TokioEnv.connect(&addr).await.expect("a server");
+            let mut stream = rt::dial(&TokioEnv, &addr).await.expect("a server");
             stream.write_all(request).await.expect("a connection");
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.expect("an answer, then the end");

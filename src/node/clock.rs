@@ -152,6 +152,8 @@ pub(super) fn reading<E: Env>(
 
 #[cfg(test)]
 mod tests {
+    use openraft::Instant as _;
+
     use super::*;
 
     fn at(seconds: u64) -> Timestamp {

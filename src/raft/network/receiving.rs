@@ -62,15 +62,11 @@ impl Receiving {
 
     pub(super) fn begin<E: Env>(
         &mut self,
-        local: &Local<E>,
         vote: Ballot,
         meta: SnapshotMeta,
         bytes: u64,
     ) -> Response<E> {
         self.end();
-        if let Err(error) = local.guard.check_snapshot(&vote, &meta) {
-            return Response::Unavailable(error.to_string());
-        }
         if bytes == 0 || bytes > SNAPSHOT_BYTES_MAX {
             return Response::Refused(format!(
                 "a snapshot of {bytes} bytes; 1 to {SNAPSHOT_BYTES_MAX} are allowed"

@@ -313,7 +313,10 @@ where
                 None
             }
             (None, Request::SnapshotBegin { vote, meta, bytes }) => {
-                Some(receiving.begin(&local, vote, *meta, bytes))
+                Some(match local.guard.check_snapshot(&vote, &meta) {
+                    Ok(()) => receiving.begin(vote, *meta, bytes),
+                    Err(error) => Response::Unavailable(error.to_string()),
+                })
             }
             (None, Request::SnapshotChunk(chunk)) => Some(receiving.chunk(&chunk, &local).await),
             (None, request) => {
