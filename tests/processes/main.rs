@@ -12,6 +12,7 @@
 //! | `failures` | killed, stopped and restarted nodes |
 //! | `members` | removed, replaced and moved nodes; transferred leadership |
 //! | `growth` | the original's start lines |
+//! | `operation` | signals, removed nodes under `yakt up`, advertised addresses |
 //! | `directories` | what a node refuses to start on |
 //! | `command_line` | `yakt up`, `yakt status`, `yakt bench`, bad flags |
 //!
@@ -31,6 +32,7 @@ mod failures;
 mod growth;
 mod large;
 mod members;
+mod operation;
 mod scratch;
 mod shared;
 mod writers;
