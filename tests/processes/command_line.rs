@@ -271,7 +271,9 @@ fn a_bench_measures_and_finds_what_was_acknowledged() {
 
 #[test]
 fn a_bench_of_nobody_fails_and_says_so() {
-    let addr = Ports::new().http(1).to_string();
+    // Held to the end: another test would start a node there.
+    let ports = Ports::new();
+    let addr = ports.http(1).to_string();
     let output = run(&["bench", "--duration", "0.2", "--preload", "1", &addr]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("no connection"), "{}", stderr(&output));
