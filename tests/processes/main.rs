@@ -13,6 +13,7 @@
 //! | `members` | removed, replaced and moved nodes; transferred leadership |
 //! | `peers` | peers that are gone, and peers that are known by name |
 //! | `growth` | the original's start lines |
+//! | `operation` | signals, removed nodes under `yakt up`, advertised addresses |
 //! | `directories` | what a node refuses to start on |
 //! | `histories` | directories that were put back to an older copy, and foreign offsets |
 //! | `identity` | copied directories, addresses that move, founders that are expected elsewhere |
@@ -36,6 +37,7 @@ mod histories;
 mod identity;
 mod large;
 mod members;
+mod operation;
 mod peers;
 mod scratch;
 mod shared;
