@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tracing_subscriber::EnvFilter;
 use yakt::env::TokioEnv;
 use yakt::node::{ConnectionLimits, Node, NodeOptions};
 use yakt::raft::NodeId;
@@ -12,6 +11,7 @@ use yakt::raft::config::{HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL_MAX, RaftOptions
 
 use super::Failure;
 use super::addr::{Addr, Bind, Member};
+use super::log::Log;
 
 /// What is logged unless `RUST_LOG` says otherwise. openraft logs every vote at `info`, and at `warn`
 /// every attempt to reach a dead peer, 27 lines a second: `yakt` reports such a peer itself, rarely.
@@ -97,9 +97,7 @@ fn options(args: Args) -> Result<(NodeOptions, String), Failure> {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-
+    let log = Log::start(LOG_FILTER)?;
     let stop_with_stdin = args.stop_with_stdin;
     let (options, http) = options(args)?;
     tracing::info!(node = options.id, raft = %options.raft_addr, data = %options.data.display(), "starting");
@@ -126,9 +124,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         tracing::info!("stopping");
         stopping.stop();
     });
-    Box::pin(yakt::server::run(node, &http)).await?;
-    tracing::info!("stopped");
-    Ok(())
+    let result = Box::pin(yakt::server::run(node, &http)).await;
+    if result.is_ok() {
+        tracing::info!("stopped");
+    }
+    log.flush();
+    Ok(result?)
 }
 
 #[cfg(test)]

@@ -28,8 +28,12 @@ use std::time::Duration;
 use openraft::AsyncRuntime;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+mod caught;
+mod named_file;
 mod tokio_env;
 
+pub use caught::{catch_panic, panic_message, panics_are_caught};
+pub use named_file::NamedFile;
 pub use tokio_env::TokioEnv;
 
 /// A connected, ordered, reliable byte stream: a TCP connection or its simulation.

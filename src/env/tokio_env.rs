@@ -6,7 +6,6 @@ use std::fs::{self, OpenOptions};
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -14,12 +13,12 @@ use std::thread;
 use std::time::Duration;
 
 use openraft_rt_tokio::TokioRuntime;
-use redb::backends::FileBackend;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use super::{Env, Lane, Listener};
+use super::named_file::name;
+use super::{Env, Lane, Listener, NamedFile, catch_panic};
 
 /// After how long a silent peer is asked whether it is still there, and how often then. A peer that lost power says nothing
 /// when it goes; whoever only listens to it would keep the connection for ever.
@@ -88,7 +87,8 @@ impl Listener for TcpListener {
     }
 }
 
-/// Creates `dir` and the directories that it is in, as far as they are not there. They survive a power loss.
+/// Creates `dir` and the directories that it is in, as far as they are not there. They survive a power loss. An error
+/// names the directory.
 fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -98,10 +98,15 @@ fn create_dir(dir: &Path) -> io::Result<()> {
         create_dir(parent)?;
     }
     match fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(name(dir, error)),
         _ => {}
     }
-    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    sync_dir(parent.unwrap_or(Path::new(".")))
+}
+
+/// Makes the names of the files in `dir` survive a power loss. An error names the directory.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| name(dir, error))
 }
 
 impl Env for TokioEnv {
@@ -109,7 +114,7 @@ impl Env for TokioEnv {
     type Listener = TcpListener;
     type Stream = TcpStream;
     type Address = SocketAddr;
-    type Disk = FileBackend;
+    type Disk = NamedFile;
     type Lane = ThreadLane;
 
     async fn listen(&self, addr: &str) -> io::Result<TcpListener> {
@@ -146,22 +151,22 @@ impl Env for TokioEnv {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
     }
 
-    fn open_disk(&self, dir: &Path, name: &str) -> io::Result<FileBackend> {
+    fn open_disk(&self, dir: &Path, file_name: &str) -> io::Result<NamedFile> {
         create_dir(dir)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(dir.join(name))?;
+        let path = dir.join(file_name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(|error| name(&path, error))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(name(&path, io::ErrorKind::WouldBlock.into()));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(name(&path, error)),
         }
         // The new file's name must survive a crash as surely as its bytes.
-        fs::File::open(dir)?.sync_all()?;
-        FileBackend::new(file).map_err(io::Error::other)
+        sync_dir(dir)?;
+        NamedFile::new(path, file)
     }
 
     fn blocking<T: Send + 'static>(
@@ -193,9 +198,9 @@ impl Lane for ThreadLane {
         then: impl FnOnce(io::Result<T>) + Send + 'static,
     ) {
         let job = move || {
-            // As tokio takes it when somebody waits: what a panic left half-done, nobody sees.
-            let outcome = catch_unwind(AssertUnwindSafe(work));
-            then(outcome.map_err(|_| io::Error::other("the work panicked")));
+            // The panic is an error of the work, as it is for tokio's tasks: nothing uses what it left half done.
+            let outcome = catch_panic(work);
+            then(outcome.map_err(|panic| io::Error::other(format!("the work panicked: {panic}"))));
         };
         // The thread goes on as long as this does.
         drop(self.0.send(Box::new(job)));

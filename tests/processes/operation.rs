@@ -84,3 +84,26 @@ fn a_node_that_serves_http_everywhere_advertises_its_own_host() {
     let view = cluster.node(1).cluster().expect("an answer");
     assert_eq!(view["nodes"][0]["http"], http.to_string());
 }
+
+/// A node panicked wherever it logged: one with a full standard error died at its first line, one with a
+/// closed pipe ignored SIGTERM and never called a restarted follower.
+#[test]
+fn a_node_whose_log_cannot_be_written_works_and_stops_as_any_other() {
+    let mut cluster = Cluster::plan(yakt(), scratch_dir(), 3);
+    for id in 1..=3 {
+        let line = cluster.command(id);
+        let mut command = Command::new("bash");
+        let sink = ["2>/dev/full", "2> >(head -n 1 >/dev/null)", "2>&-"]
+            [usize::try_from(id - 1).unwrap_or(0)];
+        command.arg("-c").arg(format!("exec \"$@\" {sink}")).arg("bash");
+        command.arg(line.get_program()).args(line.get_args());
+        cluster.run(id, command);
+    }
+    cluster.wait_until_whole();
+    let leader = cluster.leader();
+    let follower = cluster.follower().id;
+    cluster.kill(follower);
+    cluster.restart(follower);
+    cluster.wait_until_ready(follower);
+    assert!(cluster.terminate(leader).success());
+}

@@ -19,7 +19,6 @@
 //! nobody had been told of it. To tell the two apart, every write would need a second sync.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,7 +30,7 @@ use super::config::RaftOptions;
 use super::observe::{Observer, Recovered, Step};
 use super::types::{EntryId, NodeId};
 use crate::codec;
-use crate::env::{Env, rt};
+use crate::env::{Env, catch_panic, rt};
 
 mod entries;
 mod journal;
@@ -345,11 +344,8 @@ fn open_database(
 /// Whatever a panic left half-done is not used any more: a file that does not open is given up, and after
 /// a commit that fails the writer refuses all others.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, OpenError> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str);
-        let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
-        OpenError::Corrupt(format!("the storage engine panicked: {}", message.unwrap_or("?")))
-    })
+    catch_panic(work)
+        .map_err(|panic| OpenError::Corrupt(format!("the storage engine panicked: {panic}")))
 }
 
 /// Checks what redb holds, and says where the snapshot ends.
