@@ -34,6 +34,7 @@ impl NamedFile {
 }
 
 /// Adds the path to an error, and keeps its kind.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(super) fn name(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -7,7 +7,7 @@ use openraft::AsyncRuntime;
 use openraft_rt::Select2;
 
 use super::join::ADMIT_LIMIT;
-use super::propose::leader;
+use super::propose::{leader, term};
 use super::{Node, Running};
 use crate::env::{Env, rt};
 
@@ -40,7 +40,7 @@ impl<E: Env> Node<E> {
                 continue;
             }
             self.leave_joint_membership(running).await;
-            let (term, now) = (self.term(running), rt::now::<E>());
+            let (term, now) = (term(running), rt::now::<E>());
             if surveyed.is_none_or(|(of, at)| of != term || now - at >= SURVEY_PAUSE) {
                 // Its answers carry the voters' clocks.
                 if self.prove_leadership(running, ROUND).await.is_some() {
@@ -63,7 +63,7 @@ impl<E: Env> Node<E> {
         loop {
             rt::sleep::<E>(ROUND).await;
             self.check_progress(running, &mut pending).await;
-            let leadership = leader(running).map(|leader| (self.term(running), leader));
+            let leadership = leader(running).map(|leader| (term(running), leader));
             if leadership.is_some() && leadership != compared {
                 let read = rt::timeout::<E, _>(ROUND, self.barrier(running)).await;
                 compared = read.flatten().and(leadership);

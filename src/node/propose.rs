@@ -178,11 +178,9 @@ impl<E: Env> Node<E> {
     }
 }
 
-impl<E: Env> Node<E> {
-    /// This node's Raft term.
-    pub(super) fn term(&self, running: &Running<E>) -> Term {
-        running.raft.server_metrics().borrow_watched().vote.leader_id.term
-    }
+/// This node's Raft term.
+pub(super) fn term<E: Env>(running: &Running<E>) -> Term {
+    running.raft.server_metrics().borrow_watched().vote.leader_id.term
 }
 
 /// The node that leads, as far as this one knows.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::propose::leader;
+use super::propose::{leader, term};
 use super::{Node, RETRY_PAUSE, Running, clock};
 use crate::env::{Env, rt};
 use crate::metadata::{Change, Timestamp};
@@ -161,7 +161,7 @@ impl<E: Env> Node<E> {
 
     /// Cluster time now, if this node leads.
     pub(super) fn cluster_time(&self, running: &Running<E>) -> Timestamp {
-        let term = self.term(running);
+        let term = term(running);
         let image = running.images.borrow();
         clock::reading(&self.inner.env, self.id(), term, &image, &self.inner.clocks)
     }

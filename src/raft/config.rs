@@ -70,6 +70,7 @@ pub const ENTRY_BYTES_MAX: usize = 128 << 10;
 
 /// Bytes of a frame beside the entries or the snapshot's bytes in it, at most: log ids and lengths of
 /// [`APPEND_ENTRIES_MAX`] entries.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const FRAME_OVERHEAD_BYTES_MAX: usize = 64 * APPEND_ENTRIES_MAX as usize;
 
 /// Bytes of one frame on a Raft connection at most: the smallest power of two that holds the largest legal frame, an

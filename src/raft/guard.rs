@@ -78,7 +78,7 @@ pub enum Breach {
     /// The metadata of the leader, or of its snapshot, does not continue this node's.
     #[error(
         "this node's metadata is as of {}, which the leader's metadata, as of {}, does not continue: two histories of one cluster. {REMEDY}",
-        shown(.ours), shown(.theirs)
+        shown(*.ours), shown(*.theirs)
     )]
     Metadata {
         /// Where this node is.
@@ -96,7 +96,7 @@ pub enum Breach {
     },
 }
 
-fn shown(position: &Option<Position>) -> String {
+fn shown(position: Option<Position>) -> String {
     position.map_or_else(|| "the beginning".to_owned(), |position| position.to_string())
 }
 

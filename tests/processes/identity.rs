@@ -52,7 +52,9 @@ fn a_copied_directory_is_refused_while_its_original_runs() {
         let place = cluster.directory.path().join(format!("copy-{id}"));
         copy(&data, &place);
         let mut command = command_at(&cluster, id, 6, &place);
-        command.args(["-e", &format!("1/{}", cluster.node(1).raft), "--stop-with-stdin"]);
+        let other = id % 3 + 1;
+        let ensemble = format!("{other}/{}", cluster.node(other).raft);
+        command.args(["-e", &ensemble, "--stop-with-stdin"]);
         let log = cluster.directory.path().join(format!("copy-{id}.log"));
         let mut process = Process::start(&mut command, &log);
         let status = process.wait();

@@ -268,8 +268,9 @@ mod tests {
         assert!(!state.has_issued(second.stamp, Some(first.history)));
     }
 
-    /// 1. A cluster writes in terms 1 and 2. 2. A majority is restored to a backup from term 1. 3. It
-    /// elects a leader in term 2 again and writes at the same indices, later in real time.
+    /// 1. A cluster writes in terms 1 and 2.
+    /// 2. A majority is restored to a backup from term 1.
+    /// 3. It elects a leader in term 2 again and writes at the same indices, later in real time.
     #[test]
     fn a_history_that_forks_in_the_same_term_is_no_continuation() {
         let mut backup = State::new();

@@ -327,11 +327,10 @@ async fn run<E: Env>(
     let reading = read(reader, &calls, &report);
     let ended = E::Runtime::select4(closed, reading, write(writer, writing), watch(&calls)).await;
     match ended {
-        Select4::First(_) => {}
         Select4::Second(()) | Select4::Third(()) if lock(&calls).is_fruitless() => {
             report.failed("the connection was closed before an answer came");
         }
-        Select4::Second(()) | Select4::Third(()) => {}
+        Select4::First(_) | Select4::Second(()) | Select4::Third(()) => {}
         Select4::Fourth(overdue) => report.failed(&format!("no answer in {overdue:?}")),
     }
     // Whoever still waits learns that no answer will come.

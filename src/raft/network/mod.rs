@@ -10,7 +10,7 @@
 //!
 //! - Names are resolved and remembered by [`names`]; which peers answer is recorded by [`health`].
 //!
-//! Memory is bounded whatever strangers send: see [`inbox`], [`entrance`] and [`receiving`].
+//! Memory is bounded whatever strangers send: see `inbox`, `entrance` and `receiving`.
 //!
 //! [`client`] is the calling side and what openraft sends through; [`server`] the answering side;
 //! [`message`] what they say; [`frame`] how it is cut into bytes.

@@ -78,7 +78,8 @@ impl Receiving {
                 let reason = format!("the snapshot of {} is being installed", current.vote);
                 return Response::Unavailable(reason);
             }
-            if !(vote >= current.vote) {
+            // Ballots of one term for different nodes have no order.
+            if vote.partial_cmp(&current.vote).is_none_or(std::cmp::Ordering::is_lt) {
                 let reason = format!("a snapshot of {} is being received", current.vote);
                 return Response::Unavailable(reason);
             }

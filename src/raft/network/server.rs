@@ -3,10 +3,10 @@
 //! Appends and snapshot chunks of one connection are handled in order; everything else side by side, up
 //! to `CALLS_MAX` at once, past which reading stops and the caller feels it (backpressure).
 //!
-//! The memory that callers can take is bounded: 122 MiB in frames (see [`inbox`](super::inbox)), whichever the number of
+//! The memory that callers can take is bounded: 122 MiB in frames (see `inbox`), whichever the number of
 //! connections, of which 288 KiB for callers that have not named this cluster. To it comes one snapshot (see
-//! [`receiving`](super::receiving)). There are at most
-//! [`ConnectionLimits::raft`](crate::node::ConnectionLimits::raft) connections (see [`entrance`](super::entrance)).
+//! `receiving`). There are at most
+//! [`ConnectionLimits::raft`](crate::node::ConnectionLimits::raft) connections (see `entrance`).
 
 use std::future::Future;
 use std::io;
@@ -197,7 +197,7 @@ async fn connection<E: Env, H, F>(
 /// Ends when a stranger has to make room. A caller that becomes a member stays.
 async fn until_evicted(evicted: oneshot::Receiver<()>) {
     if evicted.await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

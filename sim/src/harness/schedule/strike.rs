@@ -146,11 +146,7 @@ impl Stage {
             Fault::WrongClock { target, seconds, length } => {
                 self.wrong_clock(node(target), seconds, length).await;
             }
-            Fault::Jump { target, millis } => {
-                let id = node(target);
-                self.note("clock", Some(id), || format!("the clock jumps by {millis} ms"));
-                jump(self.world(), id, millis);
-            }
+            Fault::Jump { target, millis } => self.jump_clock(node(target), millis),
             Fault::LameDuck { target, gap, after } => {
                 self.lame_duck(node(target), gap, after).await;
             }
@@ -177,6 +173,11 @@ impl Stage {
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
         }
+    }
+
+    fn jump_clock(&self, id: NodeId, millis: i64) {
+        self.note("clock", Some(id), || format!("the clock jumps by {millis} ms"));
+        jump(self.world(), id, millis);
     }
 
     /// Power losses, all at once. Half of them come when somebody has just asked for writes, and strike as soon as one of
