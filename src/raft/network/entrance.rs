@@ -132,6 +132,7 @@ mod tests {
         assert!(!one_more.guest.promote());
         drop((members, strangers));
         assert!(one_more.guest.promote());
-        assert_eq!((entrance.lock().members, entrance.lock().strangers.len()), (1, 0));
+        let guests = entrance.lock();
+        assert_eq!((guests.members, guests.strangers.len()), (1, 0));
     }
 }
