@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 
 /// The format this release writes, and the newest it reads.
 ///
-/// Raise it with every change to a type that is stored or sent, and teach [`decode_versioned`] the
-/// older ones.
-pub const FORMAT_VERSION: u8 = 1;
+/// Raise it with every change to a type that is stored or sent, and, from the first release on, teach
+/// [`decode_versioned`] the older ones. Version 1 was never released; it is refused.
+pub const FORMAT_VERSION: u8 = 2;
 
 /// Why bytes could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -195,6 +195,9 @@ impl<'a> Parts<'a> {
         match version {
             0 => Err(DecodeError::corrupt("format version 0 was never written")),
             FORMAT_VERSION => Ok(Self { left }),
+            older @ 1..FORMAT_VERSION => Err(DecodeError::corrupt(format!(
+                "format version {older} is of a build before the first release"
+            ))),
             found => Err(DecodeError::NewerVersion { found }),
         }
     }
@@ -218,6 +221,21 @@ impl<'a> Parts<'a> {
             0 => Ok(()),
             left => Err(DecodeError::corrupt(format!("{left} bytes follow the value"))),
         }
+    }
+}
+
+/// Decodes the first part of a versioned value: a `T`, of which more may follow.
+///
+/// # Errors
+///
+/// See [`DecodeError`].
+pub fn decode_start<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    match bytes.split_first() {
+        Some((&FORMAT_VERSION, rest)) => {
+            postcard::take_from_bytes(rest).map(|(value, _)| value).map_err(DecodeError::corrupt)
+        }
+        Some((&found, _)) if found > FORMAT_VERSION => Err(DecodeError::NewerVersion { found }),
+        _ => Err(DecodeError::corrupt("it does not begin with a known version")),
     }
 }
 

@@ -20,6 +20,7 @@
 //! | [`metadata`] | the replicated state machine: a pure function from state and command to state and outcome |
 //! | [`codec`] | bytes that outlive a process: a format version and postcard |
 //! | [`env`](mod@env) | the only door to the outside: network, clock, disk, randomness, tasks |
+//! | [`quiet`] | a rate limit for log lines that repeat |
 //!
 //! Dependencies point one way: `http -> node -> raft -> metadata`, and whatever touches the outside
 //! `-> env`. `metadata` depends on nothing but `codec`, does no I/O, reads no clock and draws no
@@ -39,5 +40,6 @@ pub mod env;
 pub mod http;
 pub mod metadata;
 pub mod node;
+pub mod quiet;
 pub mod raft;
 pub mod server;

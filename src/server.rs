@@ -65,7 +65,9 @@ pub async fn run_router<E: Env>(
         tracing::info!(node = node.id(), %addr, "serving HTTP");
     }
     let (stop, stopped) = watch::channel(false);
-    let serving = rt::spawn::<E, _>(http::server::serve::<E>(listener, router, stopped));
+    let connections_max = node.connection_limits().http;
+    let serving =
+        rt::spawn::<E, _>(http::server::serve::<E>(listener, router, connections_max, stopped));
     let result = node.run().await;
     stop.send_replace(true);
     match E::Runtime::select2(Box::pin(rt::sleep::<E>(DRAIN_LIMIT)), serving).await {

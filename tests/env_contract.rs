@@ -32,6 +32,7 @@ async fn contract<E: Env>(env: E, place: Place<'_>) {
     a_dropped_stream_reads_as_end_of_file(&env, &place).await;
     connecting_to_nobody_fails(&env, &place).await;
     a_taken_address_is_refused(&env, &place).await;
+    what_is_no_address_is_not_found(&env).await;
     timers_are_not_early_and_clocks_do_not_go_back::<E>().await;
     the_wall_clock_is_past_the_year_2020(&env);
     synced_bytes_are_read_back_by_the_next_opener(&env, &place);
@@ -78,8 +79,10 @@ async fn listen<E: Env>(env: &E, place: &Place<'_>) -> (E::Listener, String) {
 
 async fn connected<E: Env>(env: &E, place: &Place<'_>) -> (E::Stream, E::Stream) {
     let (listener, addr) = listen(env, place).await;
-    let (client, server) = tokio::join!(env.connect(&addr), listener.accept());
-    (client.expect("connect"), server.expect("accept"))
+    let (client, server) = tokio::join!(rt::dial(env, &addr), listener.accept());
+    let (server, from) = server.expect("accept");
+    assert_eq!(from, place.host, "a client is named by its address without the port");
+    (client.expect("connect"), server)
 }
 
 /// Bytes without a short period, so that a lost or swapped block shows.
@@ -127,7 +130,7 @@ async fn a_dropped_stream_reads_as_end_of_file<E: Env>(env: &E, place: &Place<'_
 async fn connecting_to_nobody_fails<E: Env>(env: &E, place: &Place<'_>) {
     let (listener, addr) = listen(env, place).await;
     drop(listener);
-    let connecting = rt::timeout::<E, _>(LIMIT, env.connect(&addr)).await;
+    let connecting = rt::timeout::<E, _>(LIMIT, rt::dial(env, &addr)).await;
     assert!(!matches!(connecting, Some(Ok(_))), "connected to a closed port");
 }
 
@@ -135,6 +138,13 @@ async fn a_taken_address_is_refused<E: Env>(env: &E, place: &Place<'_>) {
     let (_listener, addr) = listen(env, place).await;
     let error = env.listen(&addr).await.err().expect("the address is taken");
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
+}
+
+async fn what_is_no_address_is_not_found<E: Env>(env: &E) {
+    for addr in ["", "nowhere", "nowhere:port", "nowhere:70000"] {
+        let dialled = rt::timeout::<E, _>(LIMIT, rt::dial(env, addr)).await;
+        assert!(matches!(dialled, Some(Err(_))), "{addr:?} leads somewhere");
+    }
 }
 
 async fn timers_are_not_early_and_clocks_do_not_go_back<E: Env>() {

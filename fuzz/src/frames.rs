@@ -74,9 +74,11 @@ fn receive<First: Message, Next: Message>(bytes: &[u8], portions: u8) -> Receive
     let mut messages = Vec::new();
     let end = loop {
         let next = if messages.is_empty() {
-            finish(frame::read::<First>(&mut stream), bytes).map(|m| m.as_ref().map(encode))
+            finish(frame::read::<First>(&mut stream, FRAME_BYTES_MAX), bytes)
+                .map(|m| m.as_ref().map(encode))
         } else {
-            finish(frame::read::<Next>(&mut stream), bytes).map(|m| m.as_ref().map(encode))
+            finish(frame::read::<Next>(&mut stream, FRAME_BYTES_MAX), bytes)
+                .map(|m| m.as_ref().map(encode))
         };
         match next {
             Ok(Some(message)) => messages.push(message),

@@ -78,6 +78,8 @@ pub enum FaultKind {
     SyncError,
     /// The disk is full: writes and growth fail with `StorageFull`.
     NoSpace,
+    /// Opening a file fails with "too many open files". Files that are open already work.
+    NoDescriptors,
     /// The power fails: the operation under way takes effect as far as a crash lets it, every live
     /// handle is fenced, and [`SimDisk::power_failed`] wakes the supervisor, who crashes the host.
     PowerLoss,
@@ -96,6 +98,8 @@ pub struct DiskStats {
     pub bytes_read: u64,
     /// Bytes written.
     pub bytes_written: u64,
+    /// Files that were not opened for lack of a descriptor.
+    pub opens_refused: u64,
 }
 
 /// What a power loss did to the changes that were not synced, judged by the bytes it left.
@@ -124,6 +128,14 @@ impl CrashReport {
             lost_some: self.lost_some || other.lost_some,
         }
     }
+}
+
+/// `EMFILE`, as Linux numbers it.
+const EMFILE: i32 = 24;
+
+/// The error of a process that has used up its file descriptors.
+pub(crate) fn too_many_open_files() -> io::Error {
+    io::Error::from_raw_os_error(EMFILE)
 }
 
 /// A cheap-to-clone handle on one host's disk.
@@ -258,6 +270,28 @@ impl SimDisk {
         flipped.len() as u64
     }
 
+    /// Flips one bit in what the last sync of the log wrote, as a cell that was just written may lose it.
+    /// Says whether there was anything to damage.
+    pub fn rot_tail(&self, rng: &mut impl Rng) -> bool {
+        let mut state = self.lock();
+        let logs = state.files.iter_mut().filter(|(path, _)| path.contains("yakt.log."));
+        let mut places = Vec::new();
+        for (path, entry) in logs {
+            places.extend(entry.image.newest_sectors().map(|sector| (path.clone(), sector)));
+        }
+        if places.is_empty() {
+            return false;
+        }
+        let place = usize::try_from(draw_below(rng, places.len() as u64)).unwrap_or(0);
+        let bit = usize::try_from(draw_below(rng, SECTOR_BYTES as u64 * 8)).unwrap_or(0);
+        let (path, sector) = &places[place];
+        if let Some(entry) = state.files.get_mut(path) {
+            entry.image.flip(*sector, bit);
+        }
+        self.trace.record(format_args!("disk rot {}:{path} {sector}/{bit}", self.host));
+        true
+    }
+
     /// Replaces the disk by a new, empty one: files, faults, fuse and set latency are gone. Counters go on.
     ///
     /// # Panics
@@ -274,14 +308,39 @@ impl SimDisk {
         self.trace.record(format_args!("disk wipe {}", self.host));
     }
 
+    /// Replaces all files by copies of those on `other`, as programs there read them now.
+    ///
+    /// # Panics
+    ///
+    /// If an incarnation uses this disk.
+    pub fn copy_from(&self, other: &Self) {
+        let files: BTreeMap<_, _> = {
+            let state = other.lock();
+            let copied = |(path, entry): (&String, &Entry)| {
+                (path.clone(), Entry { image: entry.image.copied(), owner: None })
+            };
+            state.files.iter().map(copied).collect()
+        };
+        let mut state = self.lock();
+        assert!(!state.live, "{}'s disk is in use: its files are not replaced", self.host);
+        state.files = files;
+        self.trace.record(format_args!("disk copy {} from {}", self.host, other.host));
+    }
+
     /// Opens, or creates, the file at `path` for exclusive use by `incarnation`.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when a live handle holds it; an error when the incarnation is fenced.
+    /// `WouldBlock` when a live handle holds it; `EMFILE` under [`FaultKind::NoDescriptors`]; an error when the
+    /// incarnation is fenced.
     pub fn open(&self, incarnation: DiskIncarnation, path: &str) -> io::Result<SimFile> {
         let mut state = self.lock();
         state.check_live(incarnation)?;
+        if state.faults.contains(&FaultKind::NoDescriptors) {
+            state.stats.opens_refused += 1;
+            self.trace.record(format_args!("disk no descriptor {}:{path}", self.host));
+            return Err(too_many_open_files());
+        }
         state.handle_last += 1;
         let handle = state.handle_last;
         let entry = state.files.entry(path.to_owned()).or_default();

@@ -55,6 +55,7 @@ impl Env for SimEnv {
     type Runtime = SimRuntime;
     type Listener = SimListener;
     type Stream = SimStream;
+    type Address = String;
     type Disk = SimFile;
     type Lane = TaskLane<Self>;
 
@@ -62,7 +63,13 @@ impl Env for SimEnv {
         self.interface.listen(addr)
     }
 
-    async fn connect(&self, addr: &str) -> io::Result<SimStream> {
+    /// The name itself, which is what the simulated network delivers to, unless
+    /// [`Network::fail_names`](crate::Network::fail_names) is on for this host.
+    async fn lookup(&self, addr: &str) -> io::Result<Vec<String>> {
+        self.interface.lookup(addr).await
+    }
+
+    async fn connect(&self, addr: &String) -> io::Result<SimStream> {
         self.interface.connect(addr).await
     }
 

@@ -14,6 +14,8 @@
 //!   reads hang, and connecting to the host hangs;
 //! - a **killed process** ([`Network::kill_process`]) has its connections closed by its kernel: peers see
 //!   end of file (a reset, if it had not read everything) once that can reach them;
+//! - names resolve to themselves immediately, or, on hosts whose name service is down
+//!   ([`Network::fail_names`]), not at all;
 //! - dropping a stream sends end of file after the bytes before it; data that arrives for a dropped
 //!   stream is answered with a reset;
 //! - a running host with nobody listening refuses after a round trip;
@@ -94,6 +96,15 @@ impl fmt::Debug for Network {
     }
 }
 
+/// What happens to a host's lookups of names.
+#[derive(Clone, Copy, Debug)]
+struct NameOutage {
+    /// How many outages are on.
+    count: u64,
+    /// Whether lookups hang; otherwise they fail immediately.
+    hangs: bool,
+}
+
 struct State {
     config: NetConfig,
     rng: SeededRng,
@@ -101,6 +112,10 @@ struct State {
     topology: Topology,
     conns: BTreeMap<u64, Conn>,
     listeners: BTreeMap<(HostName, u16), Backlog>,
+    /// The hosts whose lookups of names do not succeed.
+    nameless: BTreeMap<HostName, NameOutage>,
+    /// Connections that each host has asked for since the start.
+    connects: BTreeMap<HostName, u64>,
     /// Connects that wait for the topology to change.
     waiters: BTreeMap<u64, Waker>,
     /// Tasks to wake once the lock is released.
@@ -122,6 +137,8 @@ impl Network {
                 topology: Topology::default(),
                 conns: BTreeMap::new(),
                 listeners: BTreeMap::new(),
+                nameless: BTreeMap::new(),
+                connects: BTreeMap::new(),
                 waiters: BTreeMap::new(),
                 wake: Vec::new(),
                 id_last: 0,

@@ -2,7 +2,7 @@
 
 use yakt::raft::NodeId;
 
-use super::{Failure, client, status};
+use super::{Failure, addr, client, print, status};
 
 /// Remove a node from its cluster, dead or alive.
 ///
@@ -25,7 +25,7 @@ pub(crate) struct TransferArgs {
 #[derive(clap::Args)]
 struct Change {
     /// The HTTP address of any node
-    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:5011")]
+    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:5011", value_parser = addr::http)]
     addr: String,
     /// The id of the node that this is about
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
@@ -35,7 +35,7 @@ struct Change {
 pub(crate) async fn remove(RemoveArgs { change }: RemoveArgs) -> Result<(), Failure> {
     let Change { addr, node } = change;
     let cluster = client::remove(&addr, node).await.map_err(|error| format!("{addr}: {error}"))?;
-    println!("node {node} is removed");
+    print::result(format_args!("node {node} is removed"))?;
     status::print(&cluster)
 }
 
@@ -43,6 +43,6 @@ pub(crate) async fn transfer(TransferArgs { change }: TransferArgs) -> Result<()
     let Change { addr, node } = change;
     let cluster =
         client::transfer(&addr, node).await.map_err(|error| format!("{addr}: {error}"))?;
-    println!("node {node} leads");
+    print::result(format_args!("node {node} leads"))?;
     status::print(&cluster)
 }

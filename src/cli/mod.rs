@@ -17,11 +17,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
+use yakt::node::RunError;
 
+mod addr;
 mod bench;
 mod client;
+mod log;
 mod members;
 mod node;
+mod print;
 mod status;
 mod up;
 
@@ -52,6 +56,10 @@ enum Command {
 /// How nice threads are that read and write snapshots: a tenth of a processor remains for one when all others are busy.
 #[cfg(target_os = "linux")]
 const SNAPSHOT_NICENESS: i32 = 10;
+
+/// Exit status of a node that was removed from its cluster. A supervisor must not start it again: it
+/// would join anew. 1 stands for all other failures, and 2 for wrong flags.
+const REMOVED_STATUS: u8 = 3;
 
 /// What went wrong, for a person.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -96,18 +104,38 @@ fn give_way() {
 }
 
 fn failed(error: &Failure) -> ExitCode {
-    eprintln!("yakt: {error}");
-    ExitCode::FAILURE
+    print::notice(format_args!("yakt: {error}\n"));
+    match error.downcast_ref() {
+        Some(RunError::Removed(_)) => ExitCode::from(REMOVED_STATUS),
+        _ => ExitCode::FAILURE,
+    }
 }
 
-/// Ends when the process is asked to stop, by Ctrl-C or SIGTERM.
+/// Ends when the process is asked to stop, by Ctrl-C, SIGTERM or SIGHUP.
 async fn asked_to_stop() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let hangup = async {
+        if ignores_hangup() {
+            return std::future::pending().await;
+        }
+        signal(SignalKind::hangup())?.recv().await;
+        std::io::Result::Ok(())
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        listened = hangup => listened?,
     }
     Ok(())
+}
+
+/// Whether SIGHUP was ignored when this process started, as `nohup` arranges. A handler would undo that.
+fn ignores_hangup() -> bool {
+    // Signal N is bit N - 1 of the hexadecimal mask, and SIGHUP is 1. Other systems have no such file.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }

@@ -1,40 +1,45 @@
 //! `yakt node`: one node.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tracing_subscriber::EnvFilter;
 use yakt::env::TokioEnv;
-use yakt::node::{Node, NodeOptions};
+use yakt::node::{ConnectionLimits, Node, NodeOptions};
 use yakt::raft::NodeId;
 use yakt::raft::config::{HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL_MAX, RaftOptions};
 
 use super::Failure;
+use super::addr::{Addr, Bind, Member};
+use super::log::Log;
 
-/// What is logged unless `RUST_LOG` says otherwise. openraft tells of every vote at `info`.
-const LOG_FILTER: &str = "warn,yakt=info";
+/// What is logged unless `RUST_LOG` says otherwise. openraft logs every vote at `info`, and at `warn`
+/// every attempt to reach a dead peer, 27 lines a second: `yakt` reports such a peer itself, rarely.
+const LOG_FILTER: &str = "warn,openraft=error,yakt=info";
 
 /// Run one node of a cluster.
 ///
 /// Without -e, an empty data directory founds a cluster of one node. With -e the node joins the cluster
 /// that is there, and keeps trying while none is. A directory that belongs to a cluster already stays with
 /// it; -e is then only a hint where its members may be.
+///
+/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it cleanly, and a leader hands over first. It exits with 0
+/// after that, with 3 when it was removed from its cluster, with 2 on wrong flags, and with 1 otherwise.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// This node's id, 1 or more, unique in the cluster
     #[arg(short = 'i', long, value_parser = clap::value_parser!(u64).range(1..))]
     id: NodeId,
-    /// Where this node talks Raft with its peers, and they reach it
+    /// Where this node listens for its peers, and where they reach it: an address or name of this machine
     #[arg(short = 'a', long, value_name = "HOST:PORT")]
     addr: Addr,
     /// Members of the cluster to join
     #[arg(short = 'e', long, value_name = "ID/HOST:PORT,…", value_delimiter = ',')]
     ensemble: Vec<Member>,
-    /// Where this node serves HTTP [default: the Raft port + 1]
+    /// Where this node serves HTTP; at 0.0.0.0 or [::] it tells others the host of -a [default: the
+    /// Raft port + 1]
     #[arg(long, value_name = "HOST:PORT")]
-    http: Option<Addr>,
+    http: Option<Bind>,
     /// The data directory [default: yakt-data/node-ID]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -55,85 +60,46 @@ fn heartbeat_interval(text: &str) -> Result<Duration, String> {
     known.ok_or_else(|| format!("expected {least} to {most} milliseconds"))
 }
 
-/// A `HOST:PORT`.
-#[derive(Clone, Debug)]
-struct Addr {
-    host: String,
-    port: u16,
-}
-
-impl FromStr for Addr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (host, port) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
-        let port =
-            port.parse().ok().filter(|port| *port > 0).ok_or("the port must be 1 to 65535")?;
-        if host.is_empty() {
-            return Err("expected HOST:PORT".to_owned());
-        }
-        Ok(Self { host: host.to_owned(), port })
-    }
-}
-
-impl std::fmt::Display for Addr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// An `ID/HOST:PORT`. The address finds the member; the id is for the reader.
-#[derive(Clone, Debug)]
-struct Member(Addr);
-
-impl FromStr for Member {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let addr = match text.split_once('/') {
-            Some((id, addr)) => {
-                id.parse::<NodeId>().ok().filter(|id| *id > 0).ok_or("expected ID/HOST:PORT")?;
-                addr
-            }
-            None => text,
-        };
-        addr.parse().map(Self)
-    }
-}
-
-fn options(args: Args) -> Result<NodeOptions, Failure> {
-    let http = match args.http {
-        Some(addr) => addr.to_string(),
+/// The settings of the node, and the address that its HTTP side listens on.
+fn options(args: Args) -> Result<(NodeOptions, String), Failure> {
+    let (http, listen) = match args.http {
+        Some(bind) => (bind.advertised(&args.addr.host), bind.to_string()),
         None => {
-            let port = args
-                .addr
-                .port
-                .checked_add(1)
-                .ok_or("the port after -a's is not one: give --http")?;
-            format!("{}:{port}", args.addr.host)
+            let port = args.addr.port.checked_add(1);
+            let port =
+                port.ok_or("-a has the last port, 65535, and HTTP uses the next: give --http")?;
+            let addr = Addr { host: args.addr.host.clone(), port };
+            (addr.clone(), addr.to_string())
         }
     };
-    let raft_addr = args.addr.to_string();
-    let ensemble = args.ensemble.iter().map(|member| member.0.to_string());
-    Ok(NodeOptions {
+    let is_self = |member: &Member| member.id == Some(args.id) || member.addr == args.addr;
+    if !args.ensemble.is_empty() && args.ensemble.iter().all(is_self) {
+        return Err(format!(
+            "-e names only this node, {} at {}: name other members, or leave -e out to found a cluster",
+            args.id, args.addr
+        )
+        .into());
+    }
+    let others = args.ensemble.into_iter().map(|member| member.addr);
+    let ensemble = others.filter(|addr| *addr != args.addr).map(|addr| addr.to_string()).collect();
+    let options = NodeOptions {
         id: args.id,
-        http_addr: http,
-        ensemble: ensemble.filter(|addr| *addr != raft_addr).collect(),
-        raft_addr,
+        http_addr: http.to_string(),
+        ensemble,
+        raft_addr: args.addr.to_string(),
         data: args.data.unwrap_or_else(|| PathBuf::from(format!("yakt-data/node-{}", args.id))),
         raft: RaftOptions::DEFAULT
             .with_heartbeat_interval(args.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL)),
         observer: None,
-    })
+        connections: ConnectionLimits::default(),
+    };
+    Ok((options, listen))
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-
+    let log = Log::start(LOG_FILTER)?;
     let stop_with_stdin = args.stop_with_stdin;
-    let options = options(args)?;
-    let http = options.http_addr.clone();
+    let (options, http) = options(args)?;
     tracing::info!(node = options.id, raft = %options.raft_addr, data = %options.data.display(), "starting");
     let node = Node::new(TokioEnv, options);
 
@@ -158,9 +124,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         tracing::info!("stopping");
         stopping.stop();
     });
-    Box::pin(yakt::server::run(node, &http)).await?;
-    tracing::info!("stopped");
-    Ok(())
+    let result = Box::pin(yakt::server::run(node, &http)).await;
+    if result.is_ok() {
+        tracing::info!("stopped");
+    }
+    log.flush();
+    Ok(result?)
 }
 
 #[cfg(test)]
@@ -179,7 +148,7 @@ mod tests {
     fn heartbeats_are_as_often_as_they_were_asked_for() {
         let options = |flags: &[&str]| {
             let line = ["node", "-i", "1", "-a", "127.0.0.1:5010"].iter().chain(flags);
-            options(Line::parse_from(line).args).expect("good flags").raft
+            options(Line::parse_from(line).args).expect("good flags").0.raft
         };
         let usual = options(&[]);
         assert_eq!(usual.heartbeat_interval, HEARTBEAT_INTERVAL);

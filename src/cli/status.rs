@@ -4,14 +4,15 @@ use comfy_table::presets;
 use comfy_table::{CellAlignment, Table};
 
 use yakt::node::ClusterStatus;
+use yakt::raft::network::health::Unreachable;
 
-use super::{Failure, client};
+use super::{Failure, addr, client, print};
 
 /// Show what a node knows about its cluster.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The HTTP address of any node
-    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:5011")]
+    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:5011", value_parser = addr::http)]
     addr: String,
     /// Print the node's answer as JSON
     #[arg(long)]
@@ -22,8 +23,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let cluster =
         client::cluster(&args.addr).await.map_err(|error| format!("{}: {error}", args.addr))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&cluster)?);
-        return Ok(());
+        return print::result(serde_json::to_string_pretty(&cluster)?);
     }
     print(&cluster)
 }
@@ -32,11 +32,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 pub(super) fn print(cluster: &ClusterStatus) -> Result<(), Failure> {
     let or_dash =
         |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
-    match cluster.cluster_id {
-        Some(id) => println!("cluster {id}, as node {} sees it", cluster.node),
-        None => println!("node {} has not joined a cluster yet", cluster.node),
-    }
-    println!(
+    let title = match cluster.cluster_id {
+        Some(id) => format!("cluster {id}, as node {} sees it", cluster.node),
+        None => format!("node {} has not joined a cluster yet", cluster.node),
+    };
+    let summary = format!(
         "leader {}, term {}, committed {}",
         or_dash(cluster.leader),
         cluster.term,
@@ -62,6 +62,14 @@ pub(super) fn print(cluster: &ClusterStatus) -> Result<(), Failure> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("{table}");
+    print::result(format_args!("{title}\n{summary}\n{table}"))?;
+    for node in &cluster.nodes {
+        if let Some(Unreachable { seconds, failures, reason, .. }) = &node.unreachable {
+            print::result(format_args!(
+                "node {} has been unreachable from node {} for {seconds} s, {failures} calls failed: {reason}",
+                node.id, cluster.node
+            ))?;
+        }
+    }
     Ok(())
 }

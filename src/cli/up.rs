@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use yakt::raft::storage::CLAIMED_NAME;
 
-use super::{Failure, client};
+use super::{Failure, REMOVED_STATUS, client, print};
 
 /// How often the nodes are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// Where the nodes' data directories and logs are
     #[arg(long, value_name = "DIR", default_value = "yakt-data")]
     data: PathBuf,
-    /// Start a node that died again
+    /// Start a node that died again, unless it was removed from the cluster
     #[arg(long)]
     restart: bool,
 }
@@ -66,6 +66,8 @@ struct Process {
     others: Vec<(u16, String, PathBuf)>,
     child: Option<Child>,
     died: Option<Instant>,
+    /// Whether it ended because it was removed from the cluster: it is not started again.
+    removed: bool,
 }
 
 impl Process {
@@ -93,7 +95,8 @@ impl Process {
     }
 
     fn start(&mut self) -> Result<(), Failure> {
-        let log = File::options().create(true).append(true).open(&self.log)?;
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.map_err(|error| format!("cannot open {}: {error}", self.log.display()))?;
         let child = Command::new(std::env::current_exe()?)
             .args(self.args())
             .arg("--stop-with-stdin")
@@ -115,25 +118,31 @@ impl Process {
         let Some(status) = child.try_wait()? else { return Ok(false) };
         self.child = None;
         self.died = Some(Instant::now());
-        println!(
+        self.removed = status.code() == Some(i32::from(REMOVED_STATUS));
+        if self.removed {
+            print::news(format_args!("node {} ended: it was removed from the cluster", self.id));
+            return Ok(true);
+        }
+        print::news(format_args!(
             "node {} ended ({status}); to start it again: yakt {}",
             self.id,
             self.args().join(" ")
-        );
+        ));
         Ok(true)
     }
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut nodes = plan(&args)?;
-    std::fs::create_dir_all(&args.data)?;
+    std::fs::create_dir_all(&args.data)
+        .map_err(|error| format!("cannot create {}: {error}", args.data.display()))?;
     let stop = super::asked_to_stop();
     let mut stop = std::pin::pin!(stop);
     let result = tokio::select! {
         stopped = &mut stop => stopped.map_err(Failure::from),
         result = supervise(&mut nodes, args.restart) => result,
     };
-    println!("stopping");
+    print::news("stopping");
     stop_all(&mut nodes).await;
     result
 }
@@ -163,6 +172,7 @@ fn plan(args: &Args) -> Result<Vec<Process>, Failure> {
             .collect(),
         child: None,
         died: None,
+        removed: false,
     };
     Ok((1..=args.nodes).map(node).collect())
 }
@@ -180,30 +190,40 @@ async fn supervise(nodes: &mut [Process], restart: bool) -> Result<(), Failure> 
     let started = Instant::now();
     wait_until_ready(nodes, started, is_new).await?;
     let ready: Vec<_> = nodes.iter().filter(|node| node.child.is_some()).collect();
-    println!("{} nodes are ready after {:.1} s", ready.len(), started.elapsed().as_secs_f64());
+    print::news(format_args!(
+        "{} nodes are ready after {:.1} s",
+        ready.len(),
+        started.elapsed().as_secs_f64()
+    ));
     for node in ready {
         let pid = node.child.as_ref().and_then(Child::id).unwrap_or_default();
-        println!(
+        print::news(format_args!(
             "  node {}: pid {pid}, raft {}, http://{}, log {}",
             node.id,
             node.raft,
             node.http,
             node.log.display()
-        );
+        ));
     }
-    println!("Ctrl-C stops them all; kill -9 a pid and watch");
+    print::news(format_args!("Ctrl-C stops them all; kill -9 a pid and watch"));
     let mut shown = String::new();
     loop {
         for node in nodes.iter_mut() {
             node.look()?;
-            if restart && node.died.is_some_and(|died| died.elapsed() > RESTART_PAUSE) {
-                println!("starting node {} again", node.id);
+            if restart
+                && !node.removed
+                && node.died.is_some_and(|died| died.elapsed() > RESTART_PAUSE)
+            {
+                print::news(format_args!("starting node {} again", node.id));
                 node.start()?;
             }
         }
         let line = leadership(nodes).await;
         if line != shown {
-            println!("{}{line}", if std::io::stdout().is_terminal() { "\u{2192} " } else { "" });
+            print::news(format_args!(
+                "{}{line}",
+                if std::io::stdout().is_terminal() { "\u{2192} " } else { "" }
+            ));
             shown = line;
         }
         sleep(WATCH_INTERVAL).await;
@@ -224,7 +244,7 @@ async fn wait_until_ready(
                     if is_new {
                         return Err(why.into());
                     }
-                    println!("{why}");
+                    print::news(why);
                 }
             }
             if nodes.iter().all(|node| node.child.is_none()) {
@@ -268,9 +288,9 @@ async fn stop_all(nodes: &mut [Process]) {
         if let Some(child) = &mut node.child
             && timeout(STOP_LIMIT, child.wait()).await.is_err()
         {
-            println!("node {} does not stop; killing it", node.id);
+            print::news(format_args!("node {} does not stop; killing it", node.id));
             if let Err(error) = child.kill().await {
-                println!("node {} cannot be killed: {error}", node.id);
+                print::news(format_args!("node {} cannot be killed: {error}", node.id));
             }
         }
     }

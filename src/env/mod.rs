@@ -10,7 +10,7 @@
 //! | what | how |
 //! |---|---|
 //! | tasks, timers, channels, randomness | [`Env::Runtime`] |
-//! | network | [`Env::listen`], [`Env::connect`] give byte streams |
+//! | network | [`Env::listen`], [`Env::connect`] give byte streams; [`Env::lookup`] resolves names |
 //! | wall clock | [`Env::wall_clock`] |
 //! | disk | [`Env::open_disk`] gives the file under the storage engine |
 //! | slow synchronous work | [`Env::blocking`], and [`Env::lane`] for much of it |
@@ -19,7 +19,7 @@
 //! generator; `clippy.toml` makes the compiler say so. (`yakt up` and `yakt status` are programs
 //! *about* nodes, not nodes, and use tokio directly.)
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -28,8 +28,12 @@ use std::time::Duration;
 use openraft::AsyncRuntime;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+mod caught;
+mod named_file;
 mod tokio_env;
 
+pub use caught::{catch_panic, panic_message, panics_are_caught};
+pub use named_file::NamedFile;
 pub use tokio_env::TokioEnv;
 
 /// A connected, ordered, reliable byte stream: a TCP connection or its simulation.
@@ -42,13 +46,14 @@ pub trait Listener: Send + Sync + 'static {
     /// What [`accept`](Self::accept) yields.
     type Stream: Stream;
 
-    /// Waits for the next connection.
+    /// Waits for the next connection. Returns it and its client's address without the port (an IPv4 address is written as
+    /// such on a socket for both; a simulated client is named by its host).
     ///
     /// # Errors
     ///
     /// An error concerns one connection (the peer gave up, too many open files), not the listener:
     /// the caller goes on accepting.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, String)>> + Send;
 
     /// The bound address, with the port that was really taken when port 0 was asked for.
     ///
@@ -75,6 +80,8 @@ pub trait Env: Clone + Debug + Send + Sync + 'static {
     type Listener: Listener<Stream = Self::Stream>;
     /// What [`connect`](Self::connect) gives.
     type Stream: Stream;
+    /// What [`lookup`](Self::lookup) gives: where a connection is opened to, without a name service.
+    type Address: Clone + Debug + Display + PartialEq + Send + Sync + 'static;
     /// The storage engine's file.
     type Disk: redb::StorageBackend;
     /// What [`lane`](Self::lane) gives.
@@ -83,9 +90,18 @@ pub trait Env: Clone + Debug + Send + Sync + 'static {
     /// Binds `addr`, a `HOST:PORT`.
     fn listen(&self, addr: &str) -> impl Future<Output = io::Result<Self::Listener>> + Send;
 
-    /// Opens a connection to `addr`, a `HOST:PORT`. May hang as long as the network likes: callers
-    /// bring their own deadline.
-    fn connect(&self, addr: &str) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Resolves `addr`, a `HOST:PORT`, to one address or several. May hang as long as the name
+    /// service likes, but never blocks the threads on which tasks run or [`blocking`](Self::blocking)
+    /// work is done. The future is ready when it is polled first if no name service is needed, as
+    /// for `127.0.0.1:5010`.
+    fn lookup(&self, addr: &str) -> impl Future<Output = io::Result<Vec<Self::Address>>> + Send;
+
+    /// Opens a connection to `addr`. May hang as long as the network likes: callers bring their own
+    /// deadline.
+    fn connect(
+        &self,
+        addr: &Self::Address,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
     /// Time since the Unix epoch by this machine's clock, which may be wrong and may jump.
     fn wall_clock(&self) -> Duration;
@@ -149,6 +165,7 @@ impl<E: Env> Lane for TaskLane<E> {
 /// Shorthands for the runtime of an [`Env`], so that callers read like plain async code.
 pub mod rt {
     use std::future::Future;
+    use std::io;
     use std::time::Duration;
 
     use openraft::AsyncRuntime;
@@ -169,6 +186,25 @@ pub mod rt {
         F::Output: Send + 'static,
     {
         E::Runtime::spawn(future)
+    }
+
+    /// Resolves `addr`, a `HOST:PORT`, and opens a connection to the first address that accepts one.
+    ///
+    /// For callers that connect once. Callers that connect again and again share a
+    /// [`Names`](crate::raft::network::Names), which outlives a failure of the name service.
+    ///
+    /// # Errors
+    ///
+    /// The lookup's, or that of the last address tried.
+    pub async fn dial<E: Env>(env: &E, addr: &str) -> io::Result<E::Stream> {
+        let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{addr} has no address"));
+        for address in env.lookup(addr).await? {
+            match env.connect(&address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     /// Waits for at least `duration`.

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::json::Strict;
 use super::problem::Problem;
 use super::{BODY_BYTES_MAX, write};
 use crate::env::{Env, rt};
@@ -70,11 +71,16 @@ async fn read_json<E: Env>(
     body: axum::body::Body,
 ) -> Result<Value, Problem> {
     check_content_type(headers)?;
+    check_content_encoding(headers)?;
     let bytes = rt::timeout::<E, _>(REQUEST_DEADLINE, collect(headers, body)).await;
     let bytes =
         bytes.ok_or_else(|| Problem::request_timeout("the body did not arrive in time"))??;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::bad_request("malformed_json", error.to_string()))
+    let parsed = serde_json::from_slice::<Strict>(&bytes);
+    parsed.map(|strict| strict.0).map_err(|error| {
+        // Any text that is JSON fits `Strict`, except for a repeated key.
+        let code = if error.is_data() { "duplicate_key" } else { "malformed_json" };
+        Problem::bad_request(code, error.to_string())
+    })
 }
 
 fn check_content_type(headers: &header::HeaderMap) -> Result<(), Problem> {
@@ -86,6 +92,25 @@ fn check_content_type(headers: &header::HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::unsupported_media_type(format!("expected application/json, not {essence:?}")))
+}
+
+/// Refuses a body that is compressed: a small one could expand to far more than [`BODY_BYTES_MAX`],
+/// and no legal request needs it.
+fn check_content_encoding(headers: &header::HeaderMap) -> Result<(), Problem> {
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let codings = value.to_str().map_err(|_| encoding_refused(&format!("{value:?}")))?;
+        let mut codings = codings.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+        if let Some(coding) = codings.find(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            return Err(encoding_refused(&format!("{coding:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn encoding_refused(coding: &str) -> Problem {
+    Problem::unsupported_media_type(format!(
+        "Content-Encoding {coding} is not supported: send the body as it is, or encoded as \"identity\""
+    ))
 }
 
 async fn collect(headers: &header::HeaderMap, body: axum::body::Body) -> Result<Bytes, Problem> {

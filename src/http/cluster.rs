@@ -4,6 +4,8 @@
 //! only a node that removed itself answers with what it knew, since nobody tells it any more. A snapshot shows
 //! nowhere there: 204.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -55,10 +57,14 @@ pub(super) async fn healthy() -> &'static str {
     "ok\n"
 }
 
-/// This node knows a leader and has applied what was committed.
+/// How long `/readyz` waits for the leader's proof: two rounds, and less than probes usually wait.
+pub(super) const READY_LIMIT: Duration = Duration::from_millis(900);
+
+/// This node would serve a request: a leader has just proved itself to it.
 pub(super) async fn ready<E: Env>(State(node): State<Node<E>>) -> Result<&'static str, Problem> {
-    if node.is_ready() {
+    if node.serves(READY_LIMIT).await {
         return Ok("ok\n");
     }
-    Err(Problem::unavailable("not_ready", "this node knows no leader yet, or lags behind it"))
+    let detail = "no leader proved itself to this node, or none that commits; see /cluster";
+    Err(Problem::unavailable("not_ready", detail))
 }

@@ -14,6 +14,7 @@ use axum::response::IntoResponse;
 use openraft::LogIdOptionExt;
 use openraft::async_runtime::watch::WatchReceiver;
 
+use super::cluster::READY_LIMIT;
 use crate::env::Env;
 use crate::metadata::{BrokerStatus, Timestamp};
 use crate::node::Node;
@@ -25,7 +26,9 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const LIVE: [BrokerStatus; 3] = [BrokerStatus::Fenced, BrokerStatus::Unfenced, BrokerStatus::Alive];
 
 pub(super) async fn metrics<E: Env>(State(node): State<Node<E>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], Sample::of(&node).to_string())
+    let ready = node.serves(READY_LIMIT).await;
+    let sample = Sample { ready, ..Sample::of(&node) };
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], sample.to_string())
 }
 
 /// The numbers of one moment. Displays as the exposition.
@@ -39,12 +42,16 @@ struct Sample {
     snapshot: u64,
     purged: u64,
     voters: usize,
+    /// The other members, and whether this node reaches them.
+    peers: BTreeMap<NodeId, bool>,
     cluster_time: Timestamp,
     brokers: BTreeMap<BrokerStatus, usize>,
     topics: usize,
     partitions: usize,
     producers: usize,
     ready: bool,
+    /// Seconds.
+    time_ahead: f64,
     log_written: Tally,
     sent: Tally,
 }
@@ -64,12 +71,19 @@ impl Sample {
             snapshot: 0,
             purged: 0,
             voters: status.nodes.iter().filter(|member| member.voter).count(),
+            peers: status
+                .nodes
+                .iter()
+                .filter(|member| member.id != status.node)
+                .map(|member| (member.id, member.unreachable.is_none()))
+                .collect(),
             cluster_time: Timestamp::ZERO,
             brokers: LIVE.map(|status| (status, 0)).into(),
             topics: 0,
             partitions: 0,
             producers: 0,
-            ready: node.is_ready(),
+            ready: false,
+            time_ahead: 0.0,
             log_written: node
                 .log()
                 .map(|log| log.writer().written_records().clone())
@@ -80,6 +94,7 @@ impl Sample {
             let state = &image.state;
             sample.applied = image.applied.index().unwrap_or(0);
             sample.cluster_time = state.last_stamp();
+            sample.time_ahead = node.cluster_time_ahead();
             for broker in state.brokers() {
                 *sample.brokers.entry(broker.fields.broker_status).or_default() += 1;
             }
@@ -111,8 +126,15 @@ impl fmt::Display for Sample {
         gauge(f, "raft_snapshot_index", "Last index in the snapshot.", self.snapshot)?;
         gauge(f, "raft_purged_index", "Last index purged from the log.", self.purged)?;
         gauge(f, "raft_voters", "Members whose vote counts.", self.voters)?;
+        let reachable_help = "Whether the last call of this node to the peer was answered.";
+        head(f, "raft_peer_reachable", reachable_help, "gauge")?;
+        for (peer, reachable) in &self.peers {
+            writeln!(f, "yakt_raft_peer_reachable{{peer=\"{peer}\"}} {}", u8::from(*reachable))?;
+        }
         let time_help = "Cluster time of the last applied command, since the Unix epoch.";
         gauge(f, "cluster_time_seconds", time_help, self.cluster_time)?;
+        let ahead_help = "How far cluster time is ahead of this node's clock; negative if behind.";
+        gauge(f, "cluster_time_ahead_seconds", ahead_help, self.time_ahead)?;
         head(f, "brokers", "Brokers that are not closed, by status.", "gauge")?;
         for (status, count) in &self.brokers {
             writeln!(f, "yakt_brokers{{status=\"{status}\"}} {count}")?;
@@ -173,11 +195,21 @@ mod tests {
         // Dashboards and alerts hang on these.
         let expected = "yakt_raft_term yakt_raft_leader yakt_raft_is_leader yakt_raft_committed_index \
             yakt_raft_applied_index yakt_raft_last_log_index yakt_raft_snapshot_index \
-            yakt_raft_purged_index yakt_raft_voters yakt_cluster_time_seconds yakt_brokers yakt_topics \
-            yakt_partitions yakt_producers yakt_ready yakt_log_syncs_total yakt_log_written_bytes_total \
-            yakt_raft_sent_frames_total yakt_raft_sent_bytes_total";
+            yakt_raft_purged_index yakt_raft_voters yakt_raft_peer_reachable yakt_cluster_time_seconds \
+            yakt_cluster_time_ahead_seconds yakt_brokers yakt_topics yakt_partitions yakt_producers yakt_ready yakt_log_syncs_total \
+            yakt_log_written_bytes_total yakt_raft_sent_frames_total yakt_raft_sent_bytes_total";
         assert_eq!(names.join(" "), expected);
         assert!(text.contains("\nyakt_brokers{status=\"ALIVE\"} 0\n"), "{text}");
         assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn each_peer_has_a_line_that_says_whether_it_is_reachable() {
+        let mut sample = Sample::of(&crate::http::tests::idle_node());
+        sample.peers = BTreeMap::from([(2, true), (3, false)]);
+        let text = sample.to_string();
+        let lines = "# TYPE yakt_raft_peer_reachable gauge\n\
+            yakt_raft_peer_reachable{peer=\"2\"} 1\nyakt_raft_peer_reachable{peer=\"3\"} 0\n# HELP";
+        assert!(text.contains(lines), "{text}");
     }
 }

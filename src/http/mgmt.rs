@@ -4,6 +4,12 @@
 //! minutes gives the current image, more gives the complete metadata, and `?mode=diff` gives what changed
 //! since, as long as that is known. The answer's own `offset` is the cluster time it was decided at, so
 //! `offset − previous_offset` *is* the age, and every change after the answer has a later stamp.
+//!
+//! An offset that this history never issued gets the complete metadata, whatever its age: one in
+//! milliseconds, one from the future, one from before the cluster was founded, one that was issued by a
+//! leader whose writes are lost since a majority was restored from a backup. The answer's `history`
+//! names the leadership that issued its `offset`. A poller that sends it back as `?history=` also
+//! detects a cluster that was rebuilt on the same addresses.
 
 use std::sync::Arc;
 
@@ -22,7 +28,8 @@ use super::problem::Problem;
 use super::turns::Turns;
 use crate::env::Env;
 use crate::metadata::{
-    Audience, Fields, SnapshotKind, Stamped, State as Metadata, Timestamp, snapshot_kind,
+    Audience, Fields, HistoryId, InvalidHistoryId, SnapshotKind, Stamped, State as Metadata,
+    Timestamp, snapshot_kind,
 };
 use crate::node::{Consistency, Node, REQUEST_DEADLINE};
 
@@ -39,8 +46,9 @@ pub(super) fn compression() -> CompressionLayer<SizeAbove> {
 }
 
 #[derive(Deserialize)]
-struct ModeQuery {
+struct PollQuery {
     mode: Option<String>,
+    history: Option<String>,
 }
 
 pub(super) async fn brokers<E: Env>(
@@ -71,12 +79,9 @@ async fn poll<E: Env>(
     uri: &Uri,
     audience: Audience,
 ) -> Result<Response, Problem> {
-    let diff = match Query::<ModeQuery>::try_from_uri(uri)
-        .map_err(|error| bad_query(&error))?
-        .0
-        .mode
-        .as_deref()
-    {
+    let PollQuery { mode, history } =
+        Query::try_from_uri(uri).map_err(|error| bad_query(&error))?.0;
+    let diff = match mode.as_deref() {
         None | Some("snapshot") => false,
         Some("diff") => true,
         Some(other) => {
@@ -84,13 +89,23 @@ async fn poll<E: Env>(
             return Err(Problem::bad_request("invalid_query", detail));
         }
     };
-    let image = node.read_with_time(consistency, REQUEST_DEADLINE).await?;
+    let history = history.map(|history| {
+        let invalid = |error: InvalidHistoryId| {
+            Problem::bad_request("invalid_query", format!("history: {history:?}: {error}"))
+        };
+        history.parse::<HistoryId>().map_err(invalid)
+    });
+    let history = history.transpose()?;
+    let agree = |one, other| snapshot_kind(one, previous) == snapshot_kind(other, previous);
+    let image = node.read_at(consistency, REQUEST_DEADLINE, previous, agree).await?;
     let state = &image.state;
     let offset = state.last_stamp();
-    let pages = match diff.then(|| state.diff_since(previous, audience)) {
-        Some(Some(diff)) => Pages::of_diff(offset, diff),
+    let issued = state.has_issued(previous, history);
+    let pages = match diff.then(|| state.diff_since(previous, audience)).filter(|_| issued) {
+        Some(Some(diff)) => Pages::of_diff(offset, state.position(), diff),
         // Too long ago: it gets everything.
         Some(None) => snapshot(state, SnapshotKind::Complete, audience),
+        None if !issued => snapshot(state, SnapshotKind::Complete, audience),
         None => snapshot(state, snapshot_kind(offset, previous), audience),
     };
     let pages = pages.map_err(|_| Problem::internal())?;
@@ -106,7 +121,7 @@ fn snapshot(
         SnapshotKind::Current => "current",
         SnapshotKind::Complete => "complete",
     };
-    Pages::of_image(name, state.last_stamp(), &state.image(kind, audience))
+    Pages::of_image(name, state.last_stamp(), state.position(), &state.image(kind, audience))
 }
 
 /// Records of one kind, as `{"offset":…,"records":{NAME:[RECORD…]}}`.

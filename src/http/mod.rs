@@ -11,6 +11,20 @@
 //! - a request is answered within [`REQUEST_DEADLINE`](crate::node::REQUEST_DEADLINE) or a little more;
 //! - errors are [`Problem`]s with stable codes.
 //!
+//! # Connections
+//!
+//! A node serves up to [`ConnectionLimits::http`](crate::node::ConnectionLimits::http) ordinary connections, and one
+//! client address has at most half of them. Idle connections therefore lock out no other client:
+//!
+//! 1. A connection beyond these limits gets one of [`RESERVED_CONNECTIONS`] slots, which last for one request. The
+//!    client has one second to send it. `/healthz`, `/readyz`, `/metrics` and `/cluster…` are served; any other request
+//!    is answered 503 with the code `overloaded` and `Retry-After`.
+//! 2. A connection beyond the reserved slots is answered the same 503 before it asks, and closed.
+//!
+//! No connection waits in silence. An ordinary one may be idle for 30 s.
+//!
+//! Left out: IPv6 clients with many addresses count once for each address.
+//!
 //! | file | endpoints |
 //! |---|---|
 //! | `brokers` | `/register_broker` `/update_broker` `/unregister_broker/{id}` `/get_active_brokers` `/get_broker_by_id/{id}` |
@@ -23,7 +37,7 @@
 
 use axum::http::{Method, Uri};
 use axum::routing::{MethodRouter, delete, get, post};
-use axum::{Extension, Router};
+use axum::{Extension, Router, middleware};
 
 use crate::env::Env;
 use crate::node::Node;
@@ -33,12 +47,16 @@ mod body;
 mod brokers;
 mod cluster;
 mod extract;
+mod host;
+mod json;
 mod metrics;
 mod mgmt;
 mod openapi;
+mod overload;
 mod problem;
 mod producers;
 pub mod server;
+mod slots;
 mod topics;
 mod turns;
 mod write;
@@ -52,8 +70,13 @@ pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a request's head at most.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// Connections that a node serves at once; more wait to be accepted.
-pub const CONNECTIONS_MAX: usize = 4_096;
+/// Connections beyond the ordinary ones that are served one request each: enough for the probes, operators and
+/// programs that watch one node.
+pub const RESERVED_CONNECTIONS: usize = 64;
+
+/// Connections beyond those that are refused at the same time. A refusal lasts up to a second; further connections are
+/// refused without a wait.
+pub const FAREWELLS_MAX: usize = 64;
 
 /// Every endpoint, answered by `node`.
 pub fn router<E: Env>(node: Node<E>) -> Router {
@@ -64,6 +87,7 @@ pub fn router<E: Env>(node: Node<E>) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .fallback(no_such_path)
         .layer(Extension(Turns::default()))
+        .layer(middleware::from_fn(host::check))
         .with_state(node)
 }
 
@@ -119,6 +143,7 @@ mod tests {
             data: std::path::PathBuf::new(),
             raft: crate::raft::config::RaftOptions::default(),
             observer: None,
+            connections: crate::node::ConnectionLimits::default(),
         };
         Node::new(TokioEnv, options)
     }

@@ -25,8 +25,10 @@ mod tests {
     use crate::http::{router, routes};
     use crate::metadata::{
         Fields, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord,
-        RegistrationChangeBrokerRecord, RejectionCode, TopicRecord,
+        RegistrationChangeBrokerRecord, RejectionCode, Timestamp, TopicRecord,
     };
+    use crate::node::{MemberStatus, Role};
+    use crate::raft::network::health::Unreachable;
 
     fn parsed() -> Value {
         serde_json::from_str(DOCUMENT).unwrap()
@@ -45,7 +47,8 @@ mod tests {
     }
 
     async fn ask(method: &str, path: &str) -> (StatusCode, Option<String>, Value) {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "node");
+        let request = request.body(Body::empty()).unwrap();
         let answer = router(idle_node()).oneshot(request).await.unwrap();
         let (parts, body) = answer.into_parts();
         let allow =
@@ -121,6 +124,37 @@ mod tests {
             &document,
             &format!(r#"{{"brokerId":"{ID}","brokerEpoch":0,"producerId":0}}"#),
         );
+    }
+
+    #[test]
+    fn a_members_documented_fields_are_the_ones_it_has() {
+        let unreachable = Unreachable {
+            since: Timestamp::ZERO,
+            seconds: 0,
+            failures: 1,
+            reason: "refused".to_owned(),
+        };
+        let member = MemberStatus {
+            id: 1,
+            raft: "h:1".to_owned(),
+            http: "h:2".to_owned(),
+            role: Role::Follower,
+            voter: true,
+            matched: None,
+            unreachable: Some(unreachable.clone()),
+        };
+        let names =
+            |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let document = parsed();
+        let schemas = &document["components"]["schemas"];
+        for (schema, value) in [
+            ("Member", serde_json::to_value(&member).unwrap()),
+            ("Unreachable", serde_json::to_value(&unreachable).unwrap()),
+        ] {
+            assert_eq!(names(&schemas[schema]["properties"]), names(&value), "{schema}");
+        }
+        let reachable = MemberStatus { unreachable: None, ..member };
+        assert!(serde_json::to_value(reachable).unwrap().get("unreachable").is_none());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::metadata::{Rejection, RejectionKind};
 use crate::node::{MemberError, ProposeError, ReadError, SnapshotError};
 
 /// Seconds after which a client may usefully try again: an election has ended by then.
-const RETRY_AFTER_SECONDS: &str = "1";
+pub(super) const RETRY_AFTER_SECONDS: &str = "1";
 
 /// A refused or failed request. Serialises as `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,6 +54,11 @@ impl Problem {
 
     pub(super) fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+    }
+
+    /// The body of the answer.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
     }
 
     fn starting() -> Self {
@@ -145,8 +150,7 @@ impl From<SnapshotError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, body).into_response();
+        let mut response = (status, self.to_json()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {

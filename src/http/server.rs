@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,11 +16,14 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use openraft::AsyncRuntime;
 use openraft_rt::Select2;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{mpsc, watch};
 use tower::util::MapRequest;
 
-use super::{CONNECTIONS_MAX, HEAD_BYTES_MAX};
+use super::HEAD_BYTES_MAX;
+use super::overload::{refuse, refuse_immediately, serve_one};
+use super::slots::{Slot, Slots};
 use crate::env::{Env, Listener, rt};
+use crate::quiet::Quiet;
 
 /// How long a connection may take to finish its last answer when the server stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(4);
@@ -32,32 +35,66 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// How long to wait after a failed accept: the usual cause is a lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener` until `stop` turns true, and then until the answers under way are out.
-pub async fn serve<E: Env>(listener: E::Listener, router: Router, mut stop: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let accepting = async {
-        loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok(stream) => {
-                    let connection = connection::<E>(stream, router.clone(), stop.clone());
-                    drop(rt::spawn::<E, _>(async move {
-                        connection.await;
-                        drop(permit);
-                    }));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept an HTTP connection");
-                    rt::sleep::<E>(ACCEPT_BACKOFF).await;
-                }
-            }
-        }
-    };
+/// Serves `router` on `listener`, on up to `connections_max` ordinary connections, until `stop` turns true; then until
+/// the answers under way are out.
+pub async fn serve<E: Env>(
+    listener: E::Listener,
+    router: Router,
+    connections_max: usize,
+    mut stop: watch::Receiver<bool>,
+) {
+    // Each connection holds a sender. The receiver is told when the last of them is gone.
+    let (alive, mut all_done) = mpsc::channel::<()>(1);
+    let accepting = accept_all::<E>(&listener, router, connections_max, alive, stop.clone());
     E::Runtime::select2(Box::pin(until_true(&mut stop.clone())), Box::pin(accepting)).await;
     until_true(&mut stop).await;
-    // Every connection gives its permit back when it is done.
-    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
-    drop(rt::timeout::<E, _>(DRAIN_LIMIT, room.acquire_many(all)).await);
+    let _ = rt::timeout::<E, _>(DRAIN_LIMIT, all_done.recv()).await;
+}
+
+/// Accepts connections for ever, and gives each what its slot allows.
+async fn accept_all<E: Env>(
+    listener: &E::Listener,
+    router: Router,
+    connections_max: usize,
+    alive: mpsc::Sender<()>,
+    stop: watch::Receiver<bool>,
+) {
+    let slots = Slots::new(connections_max);
+    let (mut failures, mut shortages) = (Quiet::default(), Quiet::default());
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if let Some(unwritten) = failures.note(rt::now::<E>()) {
+                    tracing::warn!(%error, unwritten, "cannot accept an HTTP connection; trying again");
+                }
+                rt::sleep::<E>(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
+        let slot = slots.admit(address.clone());
+        if !matches!(slot, Slot::Ordinary(_))
+            && let Some(unwritten) = shortages.note(rt::now::<E>())
+        {
+            tracing::warn!(%address, connections_max, unwritten, "no ordinary HTTP connection is free");
+        }
+        let (router, stop, alive) = (router.clone(), stop.clone(), alive.clone());
+        match slot {
+            Slot::Ordinary(guard) => drop(rt::spawn::<E, _>(async move {
+                connection::<E>(stream, router, stop).await;
+                drop((guard, alive));
+            })),
+            Slot::Reserved(guard) => drop(rt::spawn::<E, _>(async move {
+                serve_one::<E>(stream, router).await;
+                drop((guard, alive));
+            })),
+            Slot::Farewell(guard) => drop(rt::spawn::<E, _>(async move {
+                refuse::<E>(stream).await;
+                drop((guard, alive));
+            })),
+            Slot::None => refuse_immediately(stream),
+        }
+    }
 }
 
 async fn connection<E: Env>(stream: E::Stream, router: Router, mut stop: watch::Receiver<bool>) {

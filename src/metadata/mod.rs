@@ -45,7 +45,8 @@ pub use self::record::{
 };
 pub use self::rejection::{Rejection, RejectionCode, RejectionKind};
 pub use self::state::{
-    Applied, Audience, Changes, DeletedBroker, Diff, Image, Outcome, Records, State,
+    Applied, Audience, Changes, DeletedBroker, Diff, HistoryId, Image, InvalidHistoryId, Outcome,
+    Position, Records, State,
 };
 pub use self::text::{Host, InvalidValue, Port, RackId, SecurityProtocol, TopicName};
 pub use self::time::{SnapshotKind, Timestamp, snapshot_kind};

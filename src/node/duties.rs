@@ -1,11 +1,14 @@
-//! What a node does unasked while it leads.
+//! What a node does unasked: some of it always, most of it while it leads.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
+use openraft::AsyncRuntime;
+use openraft_rt::Select2;
+
 use super::join::ADMIT_LIMIT;
-use super::propose::leader;
-use super::{Node, Running, clock};
+use super::propose::{leader, term};
+use super::{Node, Running};
 use crate::env::{Env, rt};
 
 /// How far cluster time may fall behind in a cluster in which nothing happens and nobody asks.
@@ -18,22 +21,52 @@ pub(super) const IDLE_TICK: Duration = Duration::from_secs(5);
 /// How often a leader looks whether a duty is due.
 const ROUND: Duration = Duration::from_millis(500);
 
+/// Pause between two surveys of the voters' clocks. Linearizable reads survey them too.
+const SURVEY_PAUSE: Duration = Duration::from_secs(5);
+
 impl<E: Env> Node<E> {
     pub(super) async fn duties(&self, running: &Running<E>) -> Infallible {
+        let (leading, peers) = (Box::pin(self.lead(running)), Box::pin(self.watch_peers(running)));
+        match E::Runtime::select2(leading, peers).await {
+            Select2::First(never) | Select2::Second(never) => match never {},
+        }
+    }
+
+    async fn lead(&self, running: &Running<E>) -> Infallible {
+        let mut surveyed = None;
         loop {
             rt::sleep::<E>(ROUND).await;
             if leader(running) != Some(self.id()) {
                 continue;
             }
             self.leave_joint_membership(running).await;
-            let lag = {
-                let image = running.images.borrow();
-                let now = clock::reading(&self.inner.env, &image);
-                now.micros().saturating_sub(image.state.last_stamp().micros())
-            };
-            if u128::from(lag) >= IDLE_TICK.as_micros() {
+            let (term, now) = (term(running), rt::now::<E>());
+            if surveyed.is_none_or(|(of, at)| of != term || now - at >= SURVEY_PAUSE) {
+                // Its answers carry the voters' clocks.
+                if self.prove_leadership(running, ROUND).await.is_some() {
+                    surveyed = Some((term, now));
+                }
+            }
+            let last = running.images.borrow().state.last_stamp();
+            if self.cluster_time(running).saturating_since(last) >= IDLE_TICK {
                 // Whether it succeeded shows in the next round.
                 let _ = self.tick().await;
+            }
+        }
+    }
+
+    /// Watches over this node's leadership (see `stall`), and compares its metadata with that of every new
+    /// leader: a linearizable read does that.
+    pub(super) async fn watch_progress(&self, running: &Running<E>) -> Infallible {
+        let mut pending = None;
+        let mut compared = None;
+        loop {
+            rt::sleep::<E>(ROUND).await;
+            self.check_progress(running, &mut pending).await;
+            let leadership = leader(running).map(|leader| (term(running), leader));
+            if leadership.is_some() && leadership != compared {
+                let read = rt::timeout::<E, _>(ROUND, self.barrier(running)).await;
+                compared = read.flatten().and(leadership);
             }
         }
     }

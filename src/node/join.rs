@@ -4,7 +4,8 @@
 //! Then it asks to join until it is a voter: the leader adds it as a learner, waits until it has caught up,
 //! and makes it a voter (Raft §6; the dissertation §4.2). Asking again is harmless, so a leader that dies half-way is
 //! no trouble. A member that starts under other addresses makes them known in the same way, and so does one
-//! that was removed while it did not run: it keeps its log, and becomes a member again.
+//! that was removed while it did not run: it keeps its log, and becomes a member again. The leader connects to an
+//! address before it commits it, and asks a member's former address first (see `original`).
 //!
 //! # A new directory under an old id
 //!
@@ -31,6 +32,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use uuid::Uuid;
 
 use super::members::answered_since;
+use super::original::running_at;
 use super::propose::leader;
 use super::{Node, RETRY_PAUSE, Running};
 use crate::env::{Env, rt};
@@ -60,6 +62,13 @@ const JOIN_PAUSE: Duration = Duration::from_millis(100);
 /// leader's pause between two attempts at a node that is away.
 const CALL_LIMIT: Duration = Duration::from_secs(1);
 
+/// Least time between two lines that say why a node has not joined.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Attempts in a row at noting its own address after which a leader hands over. Followers call the address that is
+/// committed, so they cannot pass requests on to a leader whose address no member reaches.
+const UNNOTED_MAX: u32 = 3;
+
 /// Whether a voter that a change leaves out goes on as a learner: never. No change here takes a voter's vote and
 /// keeps the node.
 pub(super) const RETAIN: bool = false;
@@ -75,7 +84,7 @@ impl<E: Env> Node<E> {
         loop {
             for addr in &self.inner.options.ensemble {
                 let target = Target { addr: addr.clone(), member: None, cluster: None };
-                let channel = Channel::new(self.inner.env.clone(), target);
+                let channel = Channel::new(self.inner.names.clone(), target);
                 match channel.call(Request::Identify, IDENTIFY_LIMIT).await {
                     Ok(Response::Cluster(cluster)) => return Ok(cluster),
                     Ok(Response::Refused(reason) | Response::Misdirected(reason)) => {
@@ -103,20 +112,30 @@ impl<E: Env> Node<E> {
             };
             let _ = rt::timeout::<E, _>(CALL_LIMIT, called).await;
         }
+        let (mut notice, mut unnoted) = (Notice::default(), 0);
         loop {
             if self.is_member_as(running, &peer) && self.knows_live_leader(running) {
                 return Ok(());
             }
             if leader(running) == Some(self.id()) {
-                // A leader that moved: nobody else can say so, since nobody finds it.
+                // A leader that moved: no other node can note it.
                 match self.admit_here(running, self.id(), peer.clone()).await {
+                    Response::Joined => {}
                     Response::Refused(reason) => return Err(Refused(reason)),
-                    answer => tracing::debug!(?answer, "noting this node's own addresses"),
+                    answer => {
+                        notice.give(&answer);
+                        unnoted += 1;
+                        if unnoted >= UNNOTED_MAX {
+                            self.hand_over(running).await;
+                        }
+                    }
                 }
+            } else {
+                unnoted = 0;
             }
             for addr in self.member_addrs(running) {
                 let target = Target { addr, member: None, cluster: Some(running.identity.cluster) };
-                let channel = Channel::new(self.inner.env.clone(), target);
+                let channel = Channel::new(self.inner.names.clone(), target);
                 let request =
                     Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };
                 match channel.call(request, JOIN_LIMIT).await {
@@ -127,7 +146,7 @@ impl<E: Env> Node<E> {
                     Ok(Response::Misdirected(reason)) if !knows_members(running) => {
                         return Err(Refused(reason));
                     }
-                    Ok(answer) => tracing::debug!(?answer, "not joined yet"),
+                    Ok(answer) => notice.give(&answer),
                     Err(error) => tracing::debug!(%error, "not joined yet"),
                 }
             }
@@ -166,18 +185,36 @@ impl<E: Env> Node<E> {
     /// Answers a request to join: here if this node leads, else by asking who does.
     pub(super) async fn admit(&self, node: NodeId, peer: Peer, passed_on: bool) -> Response<E> {
         let Some(running) = self.running() else { return Response::NotLeader(None) };
-        match leader(running) {
-            Some(leader) if leader == self.id() => self.admit_here(running, node, peer).await,
-            Some(leader) if !passed_on => {
-                let request = Request::Join { node, peer, passed_on: true };
-                let asked = self.ask_leader(running, leader, request, PASS_ON_LIMIT).await;
-                asked.unwrap_or(Response::NotLeader(Some(leader)))
-            }
-            leader => Response::NotLeader(leader),
+        if leader(running) == Some(self.id()) {
+            return self.admit_here(running, node, peer).await;
         }
+        let noted = async {
+            // The leader that this node knows of may be gone, and the asking node's vote may be what a new one lacks.
+            if !self.knows_live_leader(running)
+                // One at a time, as at a leader: this node connects to an address of the caller's choice.
+                && let Ok(_turn) = self.inner.membership.try_lock()
+            {
+                self.note_move(running, node, &peer).await;
+            }
+        };
+        let answer = async {
+            match leader(running) {
+                Some(leader) if !passed_on => {
+                    let request = Request::Join { node, peer: peer.clone(), passed_on: true };
+                    let asked = self.ask_leader(running, leader, request, PASS_ON_LIMIT).await;
+                    asked.unwrap_or(Response::NotLeader(Some(leader)))
+                }
+                leader => Response::NotLeader(leader),
+            }
+        };
+        futures_util::future::join(noted, answer).await.1
     }
 
     async fn admit_here(&self, running: &Running<E>, node: NodeId, peer: Peer) -> Response<E> {
+        if self.is_own_copy(running, node, &peer) {
+            self.note_copy(&peer.raft);
+            return Response::Refused(running_at(node, &self.inner.options.raft_addr));
+        }
         let admitted = Box::pin(async {
             let _one_at_a_time = self.inner.membership.lock().await;
             self.admit_now(running, node, peer).await
@@ -190,20 +227,19 @@ impl<E: Env> Node<E> {
     /// counts is what is committed: another leader may undo the rest.
     async fn admit_now(&self, running: &Running<E>, node: NodeId, peer: Peer) -> Response<E> {
         // What a new leader has not applied yet may be the removal of the node that it would refuse the id for.
-        if self.barrier(running).await.is_none() || !self.may_change_members(running).await {
+        if self.barrier(running).await.is_none() {
+            // The asking node's answers may be what the proof lacks.
+            self.note_move(running, node, &peer).await;
+            return Response::NotLeader(leader(running));
+        }
+        if !self.may_change_members(running).await {
             return Response::NotLeader(leader(running));
         }
         let image = Arc::clone(&running.images.borrow());
-        let (known, voter, clash) = {
+        let (known, voter) = {
             let membership = image.membership.membership();
-            let clash =
-                membership.nodes().find(|(id, other)| **id != node && other.raft == peer.raft);
-            let clash = clash.map(|(id, _)| *id);
-            (membership.get_node(&node).cloned(), is_voter(membership, node), clash)
+            (membership.get_node(&node).cloned(), is_voter(membership, node))
         };
-        if let Some(other) = clash {
-            return Response::Refused(format!("node {other} is at {} already", peer.raft));
-        }
         if let Some(known) = &known
             && known.directory != peer.directory
         {
@@ -212,6 +248,12 @@ impl<E: Env> Node<E> {
             return Response::Refused(format!(
                 "node {node} is a member with another data directory; remove that member first, or give the new node an id of its own"
             ));
+        }
+        if known.as_ref().is_none_or(|known| known.raft != peer.raft)
+            && let Some(objection) =
+                self.objection_to_move(running, node, &peer, known.as_ref()).await
+        {
+            return objection;
         }
         let steps = async {
             match known {
@@ -239,6 +281,34 @@ impl<E: Env> Node<E> {
             Ok(()) => Response::Joined,
             Err(error) => Response::Unavailable(error.to_string()),
         }
+    }
+}
+
+/// Logs why a node waits: the first time, and then every [`NOTICE_INTERVAL`].
+struct Notice<E: Env> {
+    given: Option<rt::Instant<E>>,
+    /// Reasons since then that were not logged.
+    silent: u64,
+}
+
+impl<E: Env> Default for Notice<E> {
+    fn default() -> Self {
+        Self { given: None, silent: 0 }
+    }
+}
+
+impl<E: Env> Notice<E> {
+    fn give(&mut self, answer: &Response<E>) {
+        let Response::Unavailable(reason) = answer else {
+            return tracing::debug!(?answer, "not joined yet");
+        };
+        let now = rt::now::<E>();
+        if self.given.is_some_and(|given| now - given < NOTICE_INTERVAL) {
+            self.silent += 1;
+            return;
+        }
+        tracing::warn!(reason, unlogged = self.silent, "not joined yet; this node asks again");
+        (self.given, self.silent) = (Some(now), 0);
     }
 }
 

@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use openraft::ServerState;
 
-use super::{Node, RETRY_PAUSE, Running};
+use super::{Node, RETRY_PAUSE, Running, clock};
 use crate::env::{Env, rt};
 use crate::raft::network::message::{Request, Response};
 use crate::raft::{Ballot, Membership, NodeId};
@@ -59,7 +59,12 @@ impl<E: Env> Node<E> {
                         rt::sleep::<E>(RETRY_PAUSE).await;
                     }
                     let answer = channel.call(Request::ConfirmLeader(leadership), limit).await;
-                    matches!(answer, Ok(Response::LeaderConfirmed(true))).then_some(voter)
+                    let Ok(Response::LeaderConfirmed { confirmed: true, clock }) = answer else {
+                        return None;
+                    };
+                    let term = leadership.leader_id.term;
+                    self.inner.clocks.note(term, voter, clock, rt::now::<E>());
+                    Some(voter)
                 }
             })
             .collect();
@@ -106,6 +111,10 @@ impl<E: Env> Node<E> {
         let Some(running) = self.running() else { return unavailable() };
         // Ballots of one term for different nodes have no order, and then this is false.
         let confirmed = running.raft.with_raft_state(move |state| *state.vote_ref() <= leadership);
-        confirmed.await.map_or_else(|_| unavailable(), Response::LeaderConfirmed)
+        let clock = clock::wall(&self.inner.env);
+        confirmed.await.map_or_else(
+            |_| unavailable(),
+            |confirmed| Response::LeaderConfirmed { confirmed, clock },
+        )
     }
 }

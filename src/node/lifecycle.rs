@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft_rt::{Select2, Select3};
+use openraft_rt::{Select2, Select3, Select4};
 
 use super::join::Refused;
 use super::propose::leader;
@@ -14,6 +14,7 @@ use super::{Node, REQUEST_DEADLINE, Running};
 use crate::env::{Env, rt};
 use crate::raft::candidacy::Candidacy;
 use crate::raft::config::raft_config;
+use crate::raft::guard::{Breach, Breaches, Guard};
 use crate::raft::network::message::{Request, Response};
 use crate::raft::network::{Network, server};
 use crate::raft::state_machine::StateMachine;
@@ -46,9 +47,34 @@ pub enum RunError {
     /// The cluster will not have it.
     #[error("the cluster refused this node: {0}")]
     Refused(String),
+    /// Another process runs as this node: one of the two is on a copy of the other's directory.
+    #[error("{}", super::original::running_at(*node, addr))]
+    Copy {
+        /// This node.
+        node: NodeId,
+        /// The Raft address of the other process.
+        addr: String,
+    },
+    /// It would found a second cluster: another one has it for a member, on another data directory.
+    #[error(
+        "cluster {cluster} expects node {node} at {addr} with another data directory: no second cluster is founded here. To \
+         bring the node back, remove it there (`yakt remove ADDR --node {node}`) and start it with -e and the address of a \
+         member; or found the new cluster at another address"
+    )]
+    Expected {
+        /// This node.
+        node: NodeId,
+        /// Its Raft address.
+        addr: String,
+        /// The cluster that expects it.
+        cluster: uuid::Uuid,
+    },
     /// It was a member, and is no more.
     #[error("node {0} was removed from the cluster; started again, it would ask to join anew")]
     Removed(NodeId),
+    /// Its directory is not what the cluster relies on: see [`guard`](crate::raft::guard).
+    #[error(transparent)]
+    Breach(#[from] Breach),
     /// Raft stopped: its disk failed, or it found a state that must not be.
     #[error("consensus stopped: {0}")]
     Fatal(String),
@@ -86,7 +112,7 @@ impl<E: Env> Node<E> {
         };
         let running = self.running().expect("open() has just set it");
         let directory = running.identity.directory;
-        let candidacy = Candidacy::new(running.raft.clone(), self.id(), directory);
+        let candidacy = running.candidacy.clone();
         let local = server::Local {
             node: self.id(),
             directory,
@@ -94,13 +120,16 @@ impl<E: Env> Node<E> {
             heard: running.heard.clone(),
             stop: self.inner.stop.subscribe(),
             sent: running.network.sent().clone(),
+            expected_by: running.expected_by.clone(),
             raft: running.raft.clone(),
             candidacy: candidacy.clone(),
+            guard: Guard::new(running.log.clone(), running.breaches.clone()),
             observer: self.inner.options.observer.clone(),
         };
         let node = self.clone();
         let serving = rt::spawn::<E, _>(self.clone().until_stopped(server::serve(
             listener,
+            self.connection_limits().raft,
             local,
             move |request| {
                 let node = node.clone();
@@ -111,14 +140,26 @@ impl<E: Env> Node<E> {
         let node = self.clone();
         drop(rt::spawn::<E, _>(candidacy.keep(async move { node.stopped().await })));
 
-        let ended =
-            E::Runtime::select3(self.stopped(), self.fatal(running), self.work(running)).await;
-        let result = match ended {
-            Select3::First(()) => {
+        let failed = async {
+            match E::Runtime::select3(
+                Box::pin(running.breaches.wait()),
+                Box::pin(self.fatal(running)),
+                Box::pin(self.work(running)),
+            )
+            .await
+            {
+                Select3::First(breach) => RunError::Breach(breach),
+                // Raft ends of a breach that its storage reported.
+                Select3::Second(error) => running.breaches.first().map_or(error, RunError::Breach),
+                Select3::Third(error) => error,
+            }
+        };
+        let result = match E::Runtime::select2(Box::pin(self.stopped()), Box::pin(failed)).await {
+            Select2::First(()) => {
                 self.hand_over(running).await;
                 Ok(())
             }
-            Select3::Second(error) | Select3::Third(error) => Err(error),
+            Select2::Second(error) => Err(error),
         };
         self.inner.stop.send_replace(true);
         let shutdown = rt::timeout::<E, _>(SHUTDOWN_LIMIT, join_raft(running)).await;
@@ -139,10 +180,14 @@ impl<E: Env> Node<E> {
         let mut store =
             Store::open(env.clone(), &options.data, options.id, options.raft.log_segment_bytes)
                 .await?;
+        let mut listener = None;
         let identity = match store.identity() {
             Some(identity) => identity,
             None => {
                 let founder = options.ensemble.is_empty();
+                if founder {
+                    listener = Some(self.listen_before_founding().await?);
+                }
                 let cluster =
                     if founder { rt::random_uuid::<E>() } else { self.identify().await? };
                 let identity = Identity {
@@ -155,20 +200,25 @@ impl<E: Env> Node<E> {
                 identity
             }
         };
-        let listener = env.listen(&options.raft_addr).await;
+        let listener = match listener {
+            Some(listener) => Ok(listener),
+            None => env.listen(&options.raft_addr).await,
+        };
         let listener = listener
             .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
 
         let page_bytes = options.raft.snapshot_page_bytes();
         let (log, snapshots) = store.into_parts(options.observer.clone(), page_bytes).await?;
+        let breaches = Breaches::default();
         let (state_machine, images, snapshot_due) = StateMachine::new(
             snapshots,
             options.raft.snapshot_entries,
             log.appended().clone(),
             options.observer.clone(),
+            breaches.clone(),
         );
         let network = Network::new(
-            env.clone(),
+            self.inner.names.clone(),
             options.id,
             identity.cluster,
             options.raft.snapshot_chunk_bytes,
@@ -180,8 +230,20 @@ impl<E: Env> Node<E> {
             Raft::<E>::build(options.id, config, network.clone(), log.clone(), state_machine)
                 .await
                 .map_err(|error| RunError::Fatal(error.to_string()))?;
-        let heard = server::LeaderHeard::default();
-        let running = Running { identity, raft, log, network, images, snapshot_due, heard };
+        let running = Running {
+            heard: server::LeaderHeard::default(),
+            candidacy: Candidacy::new(raft.clone(), options.id, identity.directory),
+            instance: rt::random_uuid::<E>(),
+            warned: std::sync::Mutex::default(),
+            expected_by: tokio::sync::watch::channel(None).0,
+            identity,
+            raft,
+            log,
+            network,
+            images,
+            snapshot_due,
+            breaches,
+        };
         assert!(self.inner.running.set(running).is_ok(), "a node runs once");
         Ok(listener)
     }
@@ -196,9 +258,13 @@ impl<E: Env> Node<E> {
         };
         let duties = Box::pin(self.duties(running));
         let snapshots = Box::pin(self.take_due_snapshots(running));
-        match E::Runtime::select3(Box::pin(entering), duties, snapshots).await {
-            Select3::First(error) => error,
-            Select3::Second(never) | Select3::Third(never) => match never {},
+        let expected = Box::pin(self.expected_elsewhere(running));
+        let progress = Box::pin(self.watch_progress(running));
+        let duties = Box::pin(async move { E::Runtime::select2(duties, progress).await });
+        match E::Runtime::select4(expected, Box::pin(entering), duties, snapshots).await {
+            Select4::First(error) | Select4::Second(error) => error,
+            Select4::Third(Select2::First(never) | Select2::Second(never))
+            | Select4::Fourth(never) => match never {},
         }
     }
 
@@ -212,8 +278,7 @@ impl<E: Env> Node<E> {
                 running.raft.initialize(members).await.map_err(|error| fatal(&error))?;
             }
         }
-        self.join(running).await?;
-        Ok(())
+        self.join_as_original(running).await
     }
 
     /// Answers what other nodes ask, Raft's own messages aside.
@@ -222,10 +287,7 @@ impl<E: Env> Node<E> {
             Request::Propose { change, idempotency } => {
                 self.propose_here(change, idempotency, REQUEST_DEADLINE).await
             }
-            Request::ReadIndex => self
-                .read_index_for_peer()
-                .await
-                .map_or(Response::NotLeader(None), Response::ReadIndex),
+            Request::ReadIndex(reader) => self.read_index_for_peer(reader).await,
             Request::ConfirmLeader(leadership) => self.confirm_leader(leadership).await,
             Request::Identify => match self.running() {
                 Some(running) => Response::Cluster(running.identity.cluster),
@@ -233,6 +295,9 @@ impl<E: Env> Node<E> {
             },
             Request::Join { node, peer, passed_on } => self.admit(node, peer, passed_on).await,
             Request::Member { node, directory } => self.answer_doubt(node, directory).await,
+            Request::Instance => self.own_instance(),
+            Request::Copied { addr } => self.note_copy(&addr),
+            Request::Reach { node, peer } => self.reach(node, &peer).await,
             change @ (Request::Remove { .. } | Request::HandOver { .. }) => {
                 self.change_here(change).await
             }

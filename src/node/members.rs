@@ -144,7 +144,7 @@ impl<E: Env> Node<E> {
         let mut error = MemberError::NoLeader;
         while !left().is_zero() {
             let read = rt::timeout::<E, _>(left(), self.barrier(running)).await;
-            if let Some(Some((_, image))) = read {
+            if let Some(Some(image)) = read {
                 let request = match look(image.membership.membership(), leader(running))? {
                     Round::Done => return Ok(()),
                     Round::Ask(request) => request,
@@ -346,7 +346,7 @@ impl<E: Env> Node<E> {
 }
 
 /// When the last request that `node` answered this leader was sent.
-fn answered<E: Env>(running: &Running<E>, node: NodeId) -> Option<rt::Instant<E>> {
+pub(super) fn answered<E: Env>(running: &Running<E>, node: NodeId) -> Option<rt::Instant<E>> {
     let metrics = running.raft.metrics();
     let metrics = metrics.borrow_watched();
     let answered = metrics.heartbeat.as_ref()?.get(&node).copied().flatten();

@@ -15,12 +15,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
+use uuid::Uuid;
 
-use crate::env::Env;
+use crate::env::{Env, rt};
 use crate::metadata::Timestamp;
+use crate::raft::candidacy::Candidacy;
 use crate::raft::config::RaftOptions;
+use crate::raft::guard::Breaches;
 use crate::raft::network::server::LeaderHeard;
-use crate::raft::network::{Network, message::ReadIndex};
+use crate::raft::network::{Names, Network, message::ReadIndex};
 use crate::raft::observe::Observer;
 use crate::raft::state_machine::{Image, Images, SnapshotDue};
 use crate::raft::storage::{Identity, LogStore};
@@ -28,18 +31,25 @@ use crate::raft::{NodeId, Peer, Raft, Tally};
 
 mod clock;
 mod coalesce;
+mod connections;
 mod duties;
+mod founding;
 mod join;
 mod leadership;
 mod lifecycle;
 mod members;
+mod original;
+mod peers;
 mod propose;
 mod read;
 mod removed;
 mod snapshot;
+mod stall;
 mod status;
 
+pub use clock::CLOCK_LEAD_MAX;
 use coalesce::Coalesce;
+pub use connections::{ConnectionLimits, HTTP_CONNECTIONS_MAX, RAFT_CONNECTIONS_MAX};
 pub use lifecycle::RunError;
 pub use members::MemberError;
 pub use propose::ProposeError;
@@ -74,6 +84,8 @@ pub struct NodeOptions {
     pub raft: RaftOptions,
     /// Who is shown every step of this node, if anyone.
     pub observer: Option<Observer>,
+    /// How many connections it accepts.
+    pub connections: ConnectionLimits,
 }
 
 /// A member of the cluster. Clones are the same node.
@@ -83,12 +95,18 @@ pub struct Node<E: Env> {
 
 struct Inner<E: Env> {
     env: E,
+    /// For every connection to another node, before and after it joins.
+    names: Names<E>,
     options: NodeOptions,
     running: OnceLock<Running<E>>,
     stop: watch::Sender<bool>,
     proposals: tokio::sync::Semaphore,
     read_index: Coalesce<Option<ReadIndex>>,
     ticks: Coalesce<Option<Timestamp>>,
+    /// The voters' clocks, as this node was told them while it led.
+    clocks: clock::Clocks<rt::Instant<E>>,
+    /// Whether this node, as leader, commits what it appends: see `stall`.
+    progress: stall::Progress,
     /// Held by the leader over a membership change: one at a time (Raft §6).
     membership: Mutex<()>,
 }
@@ -102,6 +120,14 @@ struct Running<E: Env> {
     images: Images<E>,
     snapshot_due: SnapshotDue,
     heard: LeaderHeard<E>,
+    breaches: Breaches,
+    candidacy: Candidacy<E>,
+    /// Drawn at each start: see [`original`].
+    instance: Uuid,
+    /// When this node last warned of a copy of its directory.
+    warned: std::sync::Mutex<Option<rt::Instant<E>>>,
+    /// Another cluster that expects this node: see [`founding`].
+    expected_by: watch::Sender<Option<Uuid>>,
 }
 
 impl<E: Env> Clone for Node<E> {
@@ -121,6 +147,7 @@ impl<E: Env> Node<E> {
     #[must_use]
     pub fn new(env: E, options: NodeOptions) -> Self {
         let inner = Inner {
+            names: Names::new(env.clone()),
             env,
             options,
             running: OnceLock::new(),
@@ -128,6 +155,8 @@ impl<E: Env> Node<E> {
             proposals: tokio::sync::Semaphore::new(PROPOSALS_MAX),
             read_index: Coalesce::default(),
             ticks: Coalesce::default(),
+            clocks: clock::Clocks::default(),
+            progress: stall::Progress::default(),
             membership: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -152,7 +181,7 @@ impl<E: Env> Node<E> {
 
     /// The metadata that this node has applied, or `None` before it has opened its directory.
     #[must_use]
-    pub fn image(&self) -> Option<Arc<Image<crate::env::rt::Instant<E>>>> {
+    pub fn image(&self) -> Option<Arc<Image<rt::Instant<E>>>> {
         self.running().map(|running| Arc::clone(&running.images.borrow()))
     }
 
@@ -166,6 +195,12 @@ impl<E: Env> Node<E> {
     #[must_use]
     pub fn log(&self) -> Option<&LogStore<E>> {
         self.running().map(|running| &running.log)
+    }
+
+    /// How many connections it accepts.
+    #[must_use]
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        self.inner.options.connections
     }
 
     /// The frames that this node sent to its peers.

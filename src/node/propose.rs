@@ -5,12 +5,12 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 
-use super::{Node, RETRY_PAUSE, Running, clock};
+use super::{Node, RETRY_PAUSE, Running};
 use crate::env::{Env, rt};
 use crate::metadata::{Applied, Change, Command, IdempotencyKey};
 use crate::raft::network::CallError;
 use crate::raft::network::message::{Request, Response};
-use crate::raft::{NodeId, SharedCommand};
+use crate::raft::{NodeId, SharedCommand, Term};
 
 /// Why a change has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,10 +120,7 @@ impl<E: Env> Node<E> {
         idempotency: Option<IdempotencyKey>,
         limit: Duration,
     ) -> Attempt {
-        let clock = {
-            let image = running.images.borrow();
-            clock::reading(&self.inner.env, &image)
-        };
+        let clock = self.cluster_time(running);
         let command = Command { clock, idempotency, change };
         let write = running.raft.client_write(SharedCommand(command.into()));
         match rt::timeout::<E, _>(limit, write).await {
@@ -179,6 +176,11 @@ impl<E: Env> Node<E> {
             }
         }
     }
+}
+
+/// This node's Raft term.
+pub(super) fn term<E: Env>(running: &Running<E>) -> Term {
+    running.raft.server_metrics().borrow_watched().vote.leader_id.term
 }
 
 /// The node that leads, as far as this one knows.

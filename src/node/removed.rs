@@ -12,6 +12,7 @@
 //! - A node that can reach nobody goes on as it is, and does no harm. Its elections come to nothing: it has no
 //!   majority to vote for it, and a pre-vote (the dissertation §9.6) changes no term anywhere. Reads and writes end
 //!   at their deadlines, without a leader.
+//! - A node that is told that it is a member elsewhere has lost its place to another process: see `original`.
 //! - A node that has not joined yet asks to join and nothing else.
 
 use std::time::Duration;
@@ -21,10 +22,10 @@ use uuid::Uuid;
 use super::propose::leader;
 use super::{Node, RunError, Running};
 use crate::env::{Env, rt};
-use crate::raft::NodeId;
 use crate::raft::network::client::{Channel, Target};
 use crate::raft::network::message::{Request, Response};
 use crate::raft::state_machine::Image;
+use crate::raft::{NodeId, Peer};
 
 /// How often a node looks whether it has reason to doubt that it is a member.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -49,8 +50,10 @@ impl<E: Env> Node<E> {
     pub(super) async fn stay(&self, running: &Running<E>) -> RunError {
         loop {
             rt::sleep::<E>(LOOK_PAUSE).await;
-            if self.is_in_doubt(running) && self.is_said_to_be_removed(running).await {
-                return RunError::Removed(self.id());
+            if self.is_in_doubt(running)
+                && let Err(error) = self.resolve_doubt(running).await
+            {
+                return error;
             }
             if self.is_learner(running)
                 && let Err(refused) = self.join(running).await
@@ -73,33 +76,42 @@ impl<E: Env> Node<E> {
             || !is_member(&running.images.borrow(), self.id(), directory)
     }
 
-    /// Asks the members that this node knows of, until one knows.
-    async fn is_said_to_be_removed(&self, running: &Running<E>) -> bool {
+    /// Asks the members that this node knows of, until one knows where this node is. A member that is elsewhere lost its
+    /// place to another process (see `original`).
+    async fn resolve_doubt(&self, running: &Running<E>) -> Result<(), RunError> {
         let (node, directory) = (self.id(), running.identity.directory);
         for addr in self.member_addrs(running) {
             let target = Target { addr, member: None, cluster: Some(running.identity.cluster) };
-            let channel = Channel::new(self.inner.env.clone(), target);
+            let channel = Channel::new(self.inner.names.clone(), target);
             let request = Request::Member { node, directory };
             match channel.call(request, MEMBER_ANSWER_LIMIT).await {
-                Ok(Response::Member(member)) => return !member,
+                Ok(Response::Member(None)) => return Err(RunError::Removed(node)),
+                Ok(Response::Member(Some(peer))) if peer.raft != self.inner.options.raft_addr => {
+                    return self.reclaim(running, &peer).await;
+                }
+                Ok(Response::Member(Some(_))) => return Ok(()),
                 Ok(answer) => tracing::debug!(?answer, "still in doubt"),
                 Err(error) => tracing::debug!(%error, "still in doubt"),
             }
         }
-        false
+        Ok(())
     }
 
     /// Answers a node that is in doubt.
     pub(super) async fn answer_doubt(&self, node: NodeId, directory: Uuid) -> Response<E> {
         let Some(running) = self.running() else { return Response::NotLeader(None) };
         match rt::timeout::<E, _>(MEMBER_LIMIT, self.barrier(running)).await {
-            Some(Some((_, image))) => Response::Member(is_member(&image, node, directory)),
+            Some(Some(image)) => Response::Member(member(&image, node, directory).cloned()),
             _ => Response::NotLeader(leader(running)),
         }
     }
 }
 
-fn is_member<I>(image: &Image<I>, node: NodeId, directory: Uuid) -> bool {
+fn member<I>(image: &Image<I>, node: NodeId, directory: Uuid) -> Option<&Peer> {
     let member = image.membership.membership().get_node(&node);
-    member.is_some_and(|peer| peer.directory == directory)
+    member.filter(|peer| peer.directory == directory)
+}
+
+fn is_member<I>(image: &Image<I>, node: NodeId, directory: Uuid) -> bool {
+    member(image, node, directory).is_some()
 }

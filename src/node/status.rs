@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Node, Running};
 use crate::env::{Env, rt};
+use crate::raft::network::health::Unreachable;
 use crate::raft::{NodeId, TypeConfig};
 
 /// How long a leader may be silent and still count as known, in longest election timeouts: by then its
@@ -46,6 +47,9 @@ pub struct MemberStatus {
     pub voter: bool,
     /// The last log index that it is known to hold; a leader knows this of everyone, others of themselves.
     pub matched: Option<u64>,
+    /// Why and since when the answering node does not reach it; absent while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<Unreachable>,
 }
 
 /// Raft's roles (§5.1), and learners, which do not vote.
@@ -104,6 +108,7 @@ impl<E: Env> Node<E> {
                 role,
                 voter,
                 matched,
+                unreachable: running.network.health().unreachable(id),
             }
         });
         // openraft publishes its metrics at the end of a round, in which it may apply entries and then wait for the disk.

@@ -13,10 +13,15 @@
 //!   the look and the turn.
 //! - A membership that counts another directory under this id is handed to Raft with elections off
 //!   ([`Candidacy::hand_over`]): a sole voter would stand before anybody could look.
+//! - A node starts in doubt whether another process is this very node, on a copy of its directory. In doubt it neither
+//!   stands nor votes: two processes with one identity could give two votes in one term. The node clears the doubt
+//!   ([`Candidacy::clear_doubt`]).
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::poll;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -36,11 +41,14 @@ pub struct Candidacy<E: Env> {
     directory: Uuid,
     /// How many requests are being handed to Raft that elections must stay off for.
     held: Arc<Mutex<usize>>,
+    /// Whether another process may be this node.
+    in_doubt: Arc<AtomicBool>,
 }
 
 impl<E: Env> Clone for Candidacy<E> {
     fn clone(&self) -> Self {
-        Self { raft: self.raft.clone(), held: Arc::clone(&self.held), ..*self }
+        let (held, in_doubt) = (Arc::clone(&self.held), Arc::clone(&self.in_doubt));
+        Self { raft: self.raft.clone(), held, in_doubt, ..*self }
     }
 }
 
@@ -66,10 +74,23 @@ fn standing(members: &Members, node: NodeId, directory: Uuid) -> Standing {
 }
 
 impl<E: Env> Candidacy<E> {
-    /// The candidacy of `node`, whose directory is `directory`.
+    /// The candidacy of `node`, whose directory is `directory`. It is in doubt.
     #[must_use]
     pub fn new(raft: Raft<E>, node: NodeId, directory: Uuid) -> Self {
-        Self { raft, node, directory, held: Arc::default() }
+        let in_doubt = Arc::new(AtomicBool::new(true));
+        Self { raft, node, directory, held: Arc::default(), in_doubt }
+    }
+
+    /// Whether another process may be this node. Then the node must not vote.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Acquire)
+    }
+
+    /// No other process is this node. From now on the node votes, and stands for election if its membership allows that.
+    pub async fn clear_doubt(&self) {
+        self.in_doubt.store(false, Ordering::Release);
+        self.review().await;
     }
 
     /// Turns elections on and off until `stopped` or Raft has ended. Nothing that Raft was asked is dropped half-way
@@ -97,7 +118,8 @@ impl<E: Env> Candidacy<E> {
                 Standing::Other => of(members.committed().membership()) == Standing::Voter,
             };
             let held = this.held();
-            this.raft.runtime_config().elect(may_stand && *held == 0);
+            let is_free = *held == 0 && !this.is_in_doubt();
+            this.raft.runtime_config().elect(may_stand && is_free);
         });
         if let Err(error) = reviewed.await {
             tracing::debug!(%error, "elections are as they were");
@@ -140,6 +162,19 @@ impl<E: Env> Candidacy<E> {
             answer
         });
         handed_over.await.ok()
+    }
+
+    /// Keeps this node out of elections for `duration`.
+    pub fn rest(&self, duration: Duration) {
+        *self.held() += 1;
+        self.raft.runtime_config().elect(false);
+        let this = self.clone();
+        // A task of its own: elections must be turned on again whatever becomes of the caller.
+        drop(rt::spawn::<E, _>(async move {
+            rt::sleep::<E>(duration).await;
+            *this.held() -= 1;
+            this.review().await;
+        }));
     }
 
     fn held(&self) -> MutexGuard<'_, usize> {

@@ -64,8 +64,25 @@ pub const SNAPSHOT_ROW_CHUNKS: usize = 2;
 /// Bytes of a snapshot at most. A receiver refuses to buffer more.
 pub const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;
 
-/// Bytes of one frame on a Raft connection at most.
-pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one entry of the log at most: a command from a request's body of 64 KiB, or a membership. Encoded it is
+/// shorter than its JSON; the rest is room for an idempotency key and for addresses.
+pub const ENTRY_BYTES_MAX: usize = 128 << 10;
+
+/// Bytes of a frame beside the entries or the snapshot's bytes in it, at most: log ids and lengths of
+/// [`APPEND_ENTRIES_MAX`] entries.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const FRAME_OVERHEAD_BYTES_MAX: usize = 64 * APPEND_ENTRIES_MAX as usize;
+
+/// Bytes of one frame on a Raft connection at most: the smallest power of two that holds the largest legal frame, an
+/// append.
+pub const FRAME_BYTES_MAX: usize = 2 << 20;
+
+const _: () = {
+    let append = APPEND_BYTES_MAX + ENTRY_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX;
+    assert!(append <= FRAME_BYTES_MAX && append > FRAME_BYTES_MAX / 2);
+    assert!(SNAPSHOT_CHUNK_BYTES + FRAME_OVERHEAD_BYTES_MAX <= FRAME_BYTES_MAX);
+    assert!(crate::http::BODY_BYTES_MAX < ENTRY_BYTES_MAX);
+};
 
 /// How long an `AppendEntries` may take: a disk commit of the follower under load. A partition that
 /// drops its answer must not wedge replication for longer.
@@ -94,7 +111,7 @@ pub struct RaftOptions {
     pub log_entries_kept: u64,
     /// See [`LOG_SEGMENT_BYTES`].
     pub log_segment_bytes: u64,
-    /// See [`SNAPSHOT_CHUNK_BYTES`].
+    /// See [`SNAPSHOT_CHUNK_BYTES`]. At most half of [`FRAME_BYTES_MAX`].
     pub snapshot_chunk_bytes: usize,
 }
 

@@ -17,6 +17,7 @@
 pub mod candidacy;
 mod cluster_clock;
 pub mod config;
+pub mod guard;
 pub mod network;
 pub mod observe;
 pub mod state_machine;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::cluster_clock::ClusterClock;
 use super::config::SNAPSHOT_LOG_BYTES;
+use super::guard::{Breach, Breaches};
 use super::observe::{Observer, Step};
 use super::storage::{Rows, SnapshotData, SnapshotStore};
 use super::tally::Tally;
@@ -60,6 +61,7 @@ fn entries_between_snapshots(snapshot_entries: u64, objects: usize) -> u64 {
 #[derive(Debug)]
 pub struct StateMachine<E: Env> {
     observer: Option<Observer>,
+    breaches: Breaches,
     snapshots: SnapshotStore<E>,
     current: Image<rt::Instant<E>>,
     published: watch::Sender<Arc<Image<rt::Instant<E>>>>,
@@ -81,6 +83,7 @@ impl<E: Env> StateMachine<E> {
         snapshot_entries: u64,
         appended: Tally,
         observer: Option<Observer>,
+        breaches: Breaches,
     ) -> (Self, Images<E>, SnapshotDue) {
         let current = Image {
             applied: None,
@@ -92,6 +95,7 @@ impl<E: Env> StateMachine<E> {
         let (due, snapshot_due) = watch::channel(());
         let machine = Self {
             observer,
+            breaches,
             snapshots,
             current,
             published,
@@ -153,6 +157,7 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
                 "entries are applied in log order, each once"
             );
             self.current.applied = Some(entry.log_id);
+            self.current.state.enter_term(entry.log_id.committed_leader_id().term);
             let reply = match &entry.payload {
                 EntryPayload::Blank => Reply(None),
                 EntryPayload::Normal(command) => Reply(Some(self.current.state.apply(&command.0))),
@@ -194,6 +199,13 @@ impl<E: Env> RaftStateMachine<TypeConfig<E>> for StateMachine<E> {
         let bytes = data.clone();
         let decoded = self.snapshots.env().blocking(move || State::decode(&bytes)).await?;
         let state = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        if let Some(ours) = self.current.state.position()
+            && !state.continues(ours)
+        {
+            let breach = Breach::Metadata { ours: Some(ours), theirs: state.position() };
+            self.breaches.report(&breach);
+            return Err(io::Error::other(breach));
+        }
         self.snapshots.save(meta, move |rows| rows.push_all(&data)).await?;
         self.current.applied = meta.last_log_id;
         self.current.membership = meta.last_membership.clone();

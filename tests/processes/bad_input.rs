@@ -319,6 +319,104 @@ fn a_body_of_another_content_type_is_refused() {
     assert_all_well(&shared);
 }
 
+/// A compressed body was parsed as JSON, and refused as malformed.
+#[test]
+fn a_compressed_body_is_refused_as_an_unsupported_encoding() {
+    let shared = Shared::new();
+    let addr = shared.follower();
+    let json = |endpoint: &Endpoint| endpoint.request().header("content-type", "application/json");
+    for endpoint in endpoints() {
+        let mut incomplete = endpoint.good.clone();
+        incomplete.as_object_mut().expect("an object").remove(endpoint.required[0]);
+        for coding in ["gzip", "GZIP", "br", "zstd", "identity, gzip", "x", "compress,identity"] {
+            let request = json(&endpoint).header("content-encoding", coding);
+            // Whatever the bytes are: legal JSON, or what the header says.
+            for body in [endpoint.good.to_string().into_bytes(), b"\x1f\x8b\x08\0".to_vec()] {
+                let answer = request.clone().body(body).ask(addr);
+                assert_problem(&answer, 415, "unsupported_media_type");
+                assert!(answer.text().contains("Content-Encoding"), "{}", answer.text());
+            }
+        }
+        for coding in ["identity", "Identity", "", "identity, identity"] {
+            let request = json(&endpoint).header("content-encoding", coding);
+            let answer = request.body(incomplete.to_string()).ask(addr);
+            assert_problem(&answer, 400, "invalid_field");
+        }
+    }
+    assert_all_well(&shared);
+}
+
+/// The last of two values counted, where a proxy may have judged the first.
+#[test]
+fn an_object_with_a_key_twice_is_refused_and_the_key_named() {
+    let shared = Shared::new();
+    let addr = shared.follower();
+    for endpoint in endpoints() {
+        let field = endpoint.required[0];
+        let value = &endpoint.good[field];
+        let good = endpoint.good.to_string();
+        let members = good.strip_prefix('{').expect("an object");
+        let envelope = |fields: &str| {
+            format!(r#"{{"name":"{}","fields":{fields},"timestamp":1}}"#, endpoint.record)
+        };
+        let flat = format!(r#"{{"{field}":{value},{members}"#);
+        let other = format!(r#"{{"unknown":[{{"{field}":1,"{field}":2}}],{members}"#);
+        for body in [flat.clone(), other, envelope(&flat)] {
+            let answer = endpoint.send(addr, body);
+            assert_problem(&answer, 400, "duplicate_key");
+            assert!(answer.json()["detail"].to_string().contains(field), "{}", answer.text());
+        }
+        let twice = envelope(&good).replace(r#""timestamp""#, r#""fields":{},"timestamp""#);
+        let answer = endpoint.send(addr, twice);
+        assert_problem(&answer, 400, "duplicate_key");
+        assert!(answer.json()["detail"].to_string().contains("fields"), "{}", answer.text());
+    }
+    let body = r#"{"node":1,"node":2}"#;
+    let transfer =
+        Request::new("POST", "/cluster/leader").header("content-type", "application/json");
+    assert_problem(&transfer.body(body).ask(addr), 400, "duplicate_key");
+    assert_all_well(&shared);
+}
+
+/// Requests without a Host and with two were served, against RFC 9112 §3.2.
+#[test]
+fn a_request_has_one_host() {
+    let shared = Shared::new();
+    let addr = shared.follower();
+    let body = json!({"name": fresh_name("unused")}).to_string();
+    let post =
+        format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let paths = ["GET /cluster", "GET /healthz", "GET /no_such_path", "PATCH /cluster"];
+    for line in paths {
+        for (version, hosts) in [
+            ("1.1", ""),
+            ("1.1", "host: x\r\nhost: x\r\n"),
+            ("1.1", "host: x\r\nhost: y\r\n"),
+            ("1.1", "host: a b\r\n"),
+            ("1.1", "host: user@x\r\n"),
+            ("1.0", "host: x\r\nhost: y\r\n"),
+        ] {
+            let answer = exchange(addr, format!("{line} HTTP/{version}\r\n{hosts}\r\n").as_bytes());
+            assert_problem(&answer, 400, "invalid_host");
+        }
+    }
+    for hosts in ["", "host: x\r\nHost: x\r\n"] {
+        let request = format!("POST /create_topic HTTP/1.1\r\n{hosts}{post}");
+        assert_problem(&exchange(addr, request.as_bytes()), 400, "invalid_host");
+    }
+    for (version, hosts) in [
+        ("1.0", ""),
+        ("1.0", "host: x\r\n"),
+        ("1.1", "host: x\r\n"),
+        ("1.1", "host: [::1]:5011\r\n"),
+        ("1.1", "host:\r\n"),
+    ] {
+        let request = format!("GET /healthz HTTP/{version}\r\n{hosts}\r\n");
+        assert_eq!(exchange(addr, request.as_bytes()).status, 200, "{request:?}");
+    }
+    assert_all_well(&shared);
+}
+
 #[test]
 fn an_unknown_thing_is_not_found() {
     let shared = Shared::new();

@@ -77,7 +77,12 @@ impl Process {
 
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.pid());
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid());
         let status = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
         assert!(status.success(), "cannot signal process {}", self.pid());
     }
@@ -112,6 +117,12 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn is_up(&self) -> bool {
         self.process.is_some()
+    }
+
+    /// Sends it a signal.
+    #[allow(dead_code, reason = "the examples end nodes otherwise")]
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.as_ref().expect("a node that runs").signal(name);
     }
 
     /// Its process, if it runs.

@@ -11,8 +11,12 @@
 //! | `large` | answers longer than a page |
 //! | `failures` | killed, stopped and restarted nodes |
 //! | `members` | removed, replaced and moved nodes; transferred leadership |
+//! | `peers` | peers that are gone, and peers that are known by name |
 //! | `growth` | the original's start lines |
+//! | `operation` | signals, removed nodes under `yakt up`, advertised addresses |
 //! | `directories` | what a node refuses to start on |
+//! | `histories` | directories that were put back to an older copy, and foreign offsets |
+//! | `identity` | copied directories, addresses that move, founders that are expected elsewhere |
 //! | `command_line` | `yakt up`, `yakt status`, `yakt bench`, bad flags |
 //!
 //! Tests run side by side, and several runs of this binary may too: see [`scratch`]. Whatever a test
@@ -29,8 +33,12 @@ mod contract;
 mod directories;
 mod failures;
 mod growth;
+mod histories;
+mod identity;
 mod large;
 mod members;
+mod operation;
+mod peers;
 mod scratch;
 mod shared;
 mod writers;

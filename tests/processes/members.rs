@@ -59,7 +59,7 @@ fn start_empty(cluster: &mut Cluster, id: u64, asked: u64) {
 /// Waits until node `id`, which was removed, has stopped and said why.
 fn assert_stops(cluster: &mut Cluster, id: u64) {
     let status = cluster.wait(id);
-    assert_eq!(status.code(), Some(1), "node {id}: {status}");
+    assert_eq!(status.code(), Some(3), "node {id}: {status}");
     let log = cluster.node(id).log();
     assert!(log.contains(&format!("yakt: node {id} {FAREWELL}")), "{log}");
 }

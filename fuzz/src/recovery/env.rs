@@ -30,7 +30,7 @@ pub struct Silence;
 impl Listener for Silence {
     type Stream = DuplexStream;
 
-    async fn accept(&self) -> io::Result<DuplexStream> {
+    async fn accept(&self) -> io::Result<(DuplexStream, String)> {
         std::future::pending().await
     }
 
@@ -43,6 +43,7 @@ impl Env for DiskEnv {
     type Runtime = TokioRuntime;
     type Listener = Silence;
     type Stream = DuplexStream;
+    type Address = String;
     type Disk = Handle;
     type Lane = TaskLane<Self>;
 
@@ -50,7 +51,11 @@ impl Env for DiskEnv {
         Ok(Silence)
     }
 
-    async fn connect(&self, _: &str) -> io::Result<DuplexStream> {
+    async fn lookup(&self, addr: &str) -> io::Result<Vec<String>> {
+        Ok(vec![addr.to_owned()])
+    }
+
+    async fn connect(&self, _: &String) -> io::Result<DuplexStream> {
         Err(io::ErrorKind::ConnectionRefused.into())
     }
 

@@ -15,7 +15,7 @@ use yakt::metadata::{
     Change, CreatePartition, CreateTopic, LeaderChoice, RackId, RegisterBroker, RegisterProducer,
     SecurityProtocol, Timestamp, UnregisterBroker, Uuid,
 };
-use yakt::node::{Node, NodeOptions, REQUEST_DEADLINE, RunError};
+use yakt::node::{ConnectionLimits, Node, NodeOptions, REQUEST_DEADLINE, RunError};
 use yakt::raft::config::RaftOptions;
 
 use crate::recovery::disk::Disk;
@@ -74,6 +74,7 @@ impl Host {
             data: "memory".into(),
             raft: RaftOptions { log_segment_bytes: LOG_FILE_BYTES, ..RaftOptions::default() },
             observer: None,
+            connections: ConnectionLimits::default(),
         };
         let node = Node::new(DiskEnv { disk, life }, options);
         let runs = node.clone();

@@ -72,6 +72,11 @@ impl Change {
 }
 
 impl Image {
+    /// A copy of what programs read, all of it durable.
+    pub(super) fn copied(&self) -> Self {
+        Self { cached: self.cached.clone(), durable: self.cached.clone(), ..Self::default() }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.cached.len()
     }
@@ -132,6 +137,15 @@ impl Image {
             .filter(move |sector| {
                 !changing.contains(sector) && !self.fresh.iter().any(|fresh| fresh.contains(sector))
             })
+    }
+
+    /// The whole sectors that the last sync wrote, and that are not all zeros.
+    pub(super) fn newest_sectors(&self) -> impl Iterator<Item = usize> {
+        let written = self.fresh[0].iter().copied();
+        written.filter(|sector| {
+            let bytes = self.durable.get(sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES);
+            bytes.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+        })
     }
 
     /// Flips one bit of a sector that is whole.

@@ -52,6 +52,20 @@ fn a_killed_process_leaves_its_unsynced_writes_in_the_cache() {
 }
 
 #[test]
+fn a_copy_has_what_programs_read_and_lives_a_life_of_its_own() {
+    let [disk, copy] = [5, 6].map(disk);
+    let file = open(&disk);
+    file.write(0, b"before").expect("write");
+    copy.copy_from(&disk);
+    file.write(0, b"behind").expect("write");
+    copy.crash(&mut SeededRng::new(1), CrashMode::LoseUnsynced);
+    let copied = open(&copy);
+    assert_eq!(read(&copied, 0, 6).expect("read"), b"before");
+    copied.write(0, b"beside").expect("write");
+    assert_eq!(read(&file, 0, 6).expect("read"), b"behind");
+}
+
+#[test]
 fn fenced_handles_fail_and_change_nothing() {
     let disk = disk(3);
     let old = open(&disk);

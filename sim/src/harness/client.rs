@@ -10,7 +10,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use yakt::env::{Env, rt};
+use yakt::env::rt;
 
 use super::exchanges::Exchanges;
 use crate::env::SimEnv;
@@ -213,7 +213,7 @@ fn nanos() -> u64 {
 }
 
 async fn connect(env: &SimEnv, addr: &str) -> Option<SendRequest<Full<Bytes>>> {
-    let stream = env.connect(addr).await.ok()?;
+    let stream = rt::dial(env, addr).await.ok()?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     // Ends with the connection; what it has to say, the sender says too.
     drop(rt::spawn::<SimEnv, _>(async move { drop(connection.await) }));

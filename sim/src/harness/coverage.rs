@@ -82,6 +82,8 @@ sites! {
     BitRotRefused = "a node refused to start on rotten data", within 60;
     /// Fires: a node runs out of disk space.
     DiskFull = "a disk was full", within 60;
+    /// Reached: a node has no file descriptor left for a while. Fires: it was refused a file, and runs at the end.
+    DescriptorsUsedUp = "a node that could not open a file went on", within 120;
     /// Fires: a connection is reset with data under way.
     ResetMidFrame = "a connection was reset with data under way", within 120;
     /// Reached: a client's connections to a node are reset. Fires: with a request or an answer under way.
@@ -96,6 +98,20 @@ sites! {
     ClockBehind = "a leader took over with a clock behind its predecessor's", within 60;
     /// Reached: a poll. Fires: its offset is older than ten minutes.
     CompletePoll = "a poller's offset was older than ten minutes", within 60;
+    /// Reached: a member comes back at another port. Fires: the leader has its new address.
+    Moved = "a member came back under another address and was found", within 60;
+    /// Reached: two members come back with exchanged addresses. Fires: the leader has the new addresses of both.
+    Swapped = "two members came back with exchanged addresses and were found", within 120;
+    /// Reached: a member took a wrong address for its own for a while. Fires: it ran to the end of that.
+    Misplaced = "a member ran under an address that leads elsewhere", within 120;
+    /// Reached: a copy of a member's directory was started. Fires: it ended by itself.
+    CopyEnded = "a copied directory was refused while its original ran", within 60;
+    /// Fires: directories of nodes were put back to an earlier moment.
+    Restored = "directories returned to an earlier moment", within 120;
+    /// Fires: the last record of a node's log was damaged.
+    TailDamaged = "the last record of a log was damaged", within 120;
+    /// Reached: a node stops by itself. Fires: it lost what it had acknowledged, or found another history.
+    BreachStop = "a node stopped on a directory that forgot something", within 500;
     /// Reached: a client sends a key that is more than ten minutes old. Fires: it is taken for a new one.
     KeyRevived = "a forgotten key was used for another request", within 500;
     /// Fires: an answer was compressed, and read.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::conn::Conn;
-use super::{HostName, Interface, Network, State};
+use super::{HostName, Interface, NameOutage, Network, State};
 
 impl Network {
     /// Starts `host` (added if it is new) with a fresh process, and gives that process its network.
@@ -98,15 +98,75 @@ impl Network {
         });
     }
 
-    /// Undoes every block, partition and isolation. Latencies stay.
+    /// Lookups of names on `host` hang, or fail immediately, until [`Self::restore_names`] or
+    /// [`Self::heal`]. Connections stay. Outages add up; the last one decides how lookups fail.
+    pub fn fail_names(&self, host: &str, hangs: bool) {
+        self.with(|state, _| {
+            let none = NameOutage { count: 0, hangs };
+            let outage = state.nameless.entry(host.into()).or_insert(none);
+            *outage = NameOutage { count: outage.count + 1, hangs };
+            state.trace.record(format_args!("net names fail on {host}, hangs={hangs}"));
+        });
+    }
+
+    /// Undoes one [`Self::fail_names`]. Nothing happens when names resolve.
+    pub fn restore_names(&self, host: &str) {
+        self.with(|state, _| {
+            if let Some(outage) = state.nameless.get_mut(host) {
+                outage.count -= 1;
+                if outage.count == 0 {
+                    state.nameless.remove(host);
+                }
+            }
+            state.trace.record(format_args!("net names restored on {host}"));
+        });
+    }
+
+    /// Whether every link between `hosts` carries packets, and none has a latency of its own.
+    #[must_use]
+    pub fn is_whole_between(&self, hosts: &[&str]) -> bool {
+        self.with(|state, _| {
+            let topology = &state.topology;
+            let concerned = |host: &HostName| hosts.contains(&&**host);
+            let mut blocked = topology.blocked.keys();
+            let mut slow = topology.latency.keys();
+            !blocked.any(|(from, to)| concerned(from) && concerned(to))
+                && !slow.any(|(from, to)| concerned(from) && concerned(to))
+                && !topology.isolated.iter().any(concerned)
+        })
+    }
+
+    /// How many connections the processes on `host` have asked for since the start.
+    #[must_use]
+    pub fn connects(&self, host: &str) -> u64 {
+        self.with(|state, _| state.connects.get(host).copied().unwrap_or_default())
+    }
+
+    /// Undoes every block, partition, isolation and outage of names. Latencies stay.
     pub fn heal(&self) {
         self.with(|state, now| {
             state.retopology(now, |topology| {
                 topology.blocked.clear();
                 topology.isolated.clear();
             });
+            state.nameless.clear();
             state.trace.record(format_args!("net heal"));
         });
+    }
+
+    /// From now on the address `name`:`port` leads to `host`, and only `host` can listen there. Connections that exist stay
+    /// as they are.
+    pub fn redirect(&self, (name, port): (&str, u16), host: &str) {
+        self.with(|state, _| {
+            state.trace.record(format_args!("net redirect {name}:{port} to {host}"));
+            state.topology.redirects.insert((name.into(), port), host.into());
+        });
+    }
+
+    /// Whether nothing is broken between two running hosts: packets pass both ways, at the default latency.
+    #[must_use]
+    pub fn is_plain_between(&self, a: &str, b: &str) -> bool {
+        self.with(|state, _| state.topology.is_plain(&a.into(), &b.into()))
     }
 
     /// Sets the one-way latency of what is sent from now on; bytes of a stream still never overtake.
@@ -130,6 +190,23 @@ impl Network {
         self.with(|state, _| {
             state.topology.latency.clear();
             state.trace.record(format_args!("net latency default"));
+        });
+    }
+
+    /// Takes the file descriptors of `host`: until [`Self::replenish`] it opens no connection and accepts none. The
+    /// kernel completes handshakes with it as before; connections that are open already work.
+    pub fn exhaust(&self, host: &str) {
+        self.with(|state, _| {
+            state.topology.exhausted.insert(host.into());
+            state.trace.record(format_args!("net exhaust {host}"));
+        });
+    }
+
+    /// Undoes [`Self::exhaust`].
+    pub fn replenish(&self, host: &str) {
+        self.with(|state, _| {
+            state.topology.exhausted.remove(host);
+            state.trace.record(format_args!("net replenish {host}"));
         });
     }
 

@@ -13,6 +13,7 @@ use yakt::env::Listener;
 use super::conn::Conn;
 use super::topology::HostName;
 use super::{Network, SimStream, State, next_retransmission};
+use crate::disk::too_many_open_files;
 
 /// Connections that wait to be accepted, at most; one more is answered with silence, as by Linux.
 const BACKLOG_MAX: usize = 128;
@@ -20,6 +21,9 @@ const BACKLOG_MAX: usize = 128;
 /// How long TCP waits before it asks for a connection again; then twice as long, and so on (Linux's `TCP_TIMEOUT_INIT`).
 /// Who waits for a connection for less, as YAKt's nodes and clients do, asks for another one.
 const CONNECT_RETRANSMIT: Duration = Duration::from_secs(1);
+
+/// How long a resolver waits before it asks a silent name service again.
+const LOOKUP_RETRY: Duration = Duration::from_millis(500);
 
 /// Names by which a host means itself.
 const OWN_NAMES: [&str; 4] = ["0.0.0.0", "127.0.0.1", "localhost", "[::1]"];
@@ -76,6 +80,10 @@ impl Interface {
         &self.host
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.net.with(|state, _| state.topology.exhausted.contains(&self.host))
+    }
+
     fn is_live(&self, state: &State) -> bool {
         state.topology.epoch(&self.host) == Some(self.epoch)
     }
@@ -87,10 +95,12 @@ impl Interface {
     /// `AddrInUse`, `AddrNotAvailable` for another host's name, `InvalidInput` for what is no address.
     pub fn listen(&self, addr: &str) -> io::Result<SimListener> {
         let (name, port) = parse(addr)?;
-        if name != &*self.host && !OWN_NAMES.contains(&name) {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        }
         let (id, port) = self.net.with(|state, _| {
+            let is_own =
+                OWN_NAMES.contains(&name) || state.topology.resolve(name, port) == self.host;
+            if !is_own {
+                return Err(io::ErrorKind::AddrNotAvailable.into());
+            }
             if !self.is_live(state) {
                 return Err(fenced());
             }
@@ -103,19 +113,49 @@ impl Interface {
         Ok(SimListener { interface: self.clone(), name: name.to_owned(), port, id })
     }
 
+    /// Resolves `addr`: to itself, since hosts are reached by their names. Without a name service it
+    /// fails or hangs until there is one again, as [`Network::fail_names`] said.
+    ///
+    /// # Errors
+    ///
+    /// `HostUnreachable` while lookups fail.
+    pub async fn lookup(&self, addr: &str) -> io::Result<Vec<String>> {
+        loop {
+            match self
+                .net
+                .with(|state, _| state.nameless.get(&self.host).map(|outage| outage.hangs))
+            {
+                None => return Ok(vec![addr.to_owned()]),
+                Some(false) => {
+                    let message = "temporary failure in name resolution";
+                    return Err(io::Error::new(io::ErrorKind::HostUnreachable, message));
+                }
+                Some(true) => self.net.sleep(LOOKUP_RETRY).await,
+            }
+        }
+    }
+
     /// Connects to `addr`. Hangs while the network does not carry packets both ways or the host is down;
     /// callers bring their own deadline.
     ///
     /// # Errors
     ///
     /// `ConnectionRefused` by a running host where nobody listens, `NotFound` for a host nobody ever
-    /// started, `InvalidInput` for what is no address.
+    /// started, `InvalidInput` for what is no address, `EMFILE` when this host has no descriptor left.
     pub async fn connect(&self, addr: &str) -> io::Result<SimStream> {
         let (name, port) = parse(addr)?;
-        let to: HostName = if OWN_NAMES.contains(&name) { self.host.clone() } else { name.into() };
+        if self.is_exhausted() {
+            return Err(too_many_open_files());
+        }
+        let to = if OWN_NAMES.contains(&name) {
+            self.host.clone()
+        } else {
+            self.net.with(|state, _| state.topology.resolve(name, port))
+        };
         if self.net.with(|state, _| state.topology.epoch(&to).is_none()) {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("no such host: {name}")));
         }
+        self.net.with(|state, _| *state.connects.entry(self.host.clone()).or_default() += 1);
         let begun = self.net.time().now_instant();
         loop {
             self.reachable(&to, begun).await;
@@ -240,7 +280,7 @@ impl SimListener {
 impl Listener for SimListener {
     type Stream = SimStream;
 
-    fn accept(&self) -> impl Future<Output = io::Result<SimStream>> + Send {
+    fn accept(&self) -> impl Future<Output = io::Result<(SimStream, String)>> + Send {
         poll_fn(|cx| {
             self.interface.net.with(|state, _| {
                 let backlog = state.listeners.get_mut(&self.key());
@@ -248,8 +288,15 @@ impl Listener for SimListener {
                 let Some(backlog) = backlog.filter(|backlog| backlog.id == self.id) else {
                     return Poll::Pending;
                 };
+                // A connection that cannot be accepted stays where it is, as on Linux.
+                let is_exhausted = state.topology.exhausted.contains(&self.interface.host);
+                if is_exhausted && !backlog.conns.is_empty() {
+                    return Poll::Ready(Err(too_many_open_files()));
+                }
                 if let Some(conn) = backlog.conns.pop_front() {
-                    return Poll::Ready(Ok(SimStream::new(self.interface.net.clone(), conn, 1)));
+                    let from = state.conns.get(&conn).map(|conn| conn.ends[0].host.to_string());
+                    let stream = SimStream::new(self.interface.net.clone(), conn, 1);
+                    return Poll::Ready(Ok((stream, from.unwrap_or_default())));
                 }
                 if !backlog.acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
                     backlog.acceptors.push(cx.waker().clone());

@@ -38,7 +38,8 @@ async fn pair() -> Pair {
     let (a, b) = (net.boot("a"), net.boot("b"));
     let listener = b.listen("b:80").expect("bind");
     let at_a = a.connect("b:80").await.expect("connect");
-    let at_b = listener.accept().await.expect("accept");
+    let (at_b, from) = listener.accept().await.expect("accept");
+    assert_eq!(from, "a");
     Pair { net, a, listener, at_a, at_b }
 }
 
@@ -51,6 +52,26 @@ async fn expect(stream: &mut SimStream, expected: &str) {
 
 async fn read_error(stream: &mut SimStream) -> ErrorKind {
     stream.read(&mut [0; 8]).await.expect_err("an error").kind()
+}
+
+#[test]
+fn a_redirected_address_leads_to_its_new_host_and_belongs_to_it() {
+    simulate(1, || async {
+        let net = Network::new(NetConfig::default(), Trace::new());
+        let (a, b, c) = (net.boot("a"), net.boot("b"), net.boot("c"));
+        net.redirect(("b", 80), "c");
+        assert_eq!(b.listen("b:80").expect_err("not its own").kind(), ErrorKind::AddrNotAvailable);
+        let listener = c.listen("b:80").expect("bind");
+        let mut at_a = a.connect("b:80").await.expect("connect");
+        let (mut at_c, _) = listener.accept().await.expect("accept");
+        at_c.write_all(b"from c").await.expect("write");
+        expect(&mut at_a, "from c").await;
+        // Other ports of the name stay where they are.
+        b.listen("b:81").expect("bind");
+        assert!(net.is_plain_between("a", "c"));
+        net.block("c", "a");
+        assert!(!net.is_plain_between("a", "c"));
+    });
 }
 
 #[test]
@@ -301,7 +322,7 @@ fn reset_connections_cuts_both_ends_and_only_this_pair() {
         let Pair { net, listener, mut at_a, mut at_b, .. } = pair().await;
         let c = net.boot("c");
         let mut at_c = c.connect("b:80").await.expect("connect");
-        let mut from_c = listener.accept().await.expect("accept");
+        let (mut from_c, _) = listener.accept().await.expect("accept");
         net.reset_connections("b", "a");
         assert_eq!(read_error(&mut at_a).await, ErrorKind::ConnectionReset);
         assert_eq!(read_error(&mut at_b).await, ErrorKind::ConnectionReset);

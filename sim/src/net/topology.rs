@@ -32,8 +32,12 @@ pub(super) struct Topology {
     pub(super) blocked: BTreeMap<(HostName, HostName), u64>,
     /// Hosts cut off from every other, including those that do not exist yet.
     pub(super) isolated: BTreeSet<HostName>,
+    /// Addresses (name, port) that lead to another host than the one of that name, as after a change in the name service.
+    pub(super) redirects: BTreeMap<(HostName, u16), HostName>,
     /// Links whose latency was set; the others have the default.
     pub(super) latency: BTreeMap<(HostName, HostName), Range<Duration>>,
+    /// Hosts without a free file descriptor.
+    pub(super) exhausted: BTreeSet<HostName>,
 }
 
 impl Topology {
@@ -46,6 +50,19 @@ impl Topology {
             || !(self.isolated.contains(from)
                 || self.isolated.contains(to)
                 || self.blocked.contains_key(&(from.clone(), to.clone())))
+    }
+
+    /// The host that the address `name`:`port` leads to.
+    pub(super) fn resolve(&self, name: &str, port: u16) -> HostName {
+        let name: HostName = name.into();
+        self.redirects.get(&(name.clone(), port)).cloned().unwrap_or(name)
+    }
+
+    /// Whether packets between `a` and `b` pass both ways, as fast as on any other link.
+    pub(super) fn is_plain(&self, a: &HostName, b: &HostName) -> bool {
+        [(a, b), (b, a)].into_iter().all(|(from, to)| {
+            self.carries(from, to) && !self.latency.contains_key(&(from.clone(), to.clone()))
+        })
     }
 
     /// One more block on the link from `from` to `to`.

@@ -23,7 +23,7 @@ async fn echo(env: SimEnv) {
     let disk = Arc::new(env.open_disk(Path::new("data"), "log").expect("open"));
     let listener = env.listen("0.0.0.0:80").await.expect("bind");
     loop {
-        let mut stream = listener.accept().await.expect("accept");
+        let (mut stream, _) = listener.accept().await.expect("accept");
         let (env, disk) = (env.clone(), disk.clone());
         rt::spawn::<SimEnv, _>(async move {
             while let Ok(byte) = stream.read_u8().await {
@@ -46,7 +46,7 @@ async fn echo(env: SimEnv) {
 async fn talk(env: SimEnv) {
     for byte in 0..40 {
         let exchange = async {
-            let mut stream = env.connect("n1:80").await?;
+            let mut stream = rt::dial(&env, "n1:80").await?;
             stream.write_u8(byte).await?;
             stream.read_u8().await
         };
@@ -155,7 +155,7 @@ fn a_process_that_returns_takes_its_tasks_and_ports_with_it() {
         assert_eq!(main.await.expect("returned"), "done");
         assert!(!world.is_running("n1"));
         let before = ticks.load(Ordering::Relaxed);
-        let client = world.start("c", |env| async move { env.connect("n1:80").await.map(drop) });
+        let client = world.start("c", |env| async move { rt::dial(&env, "n1:80").await.map(drop) });
         assert!(client.await.expect("returned").is_err(), "refused");
         pause(TICK * 10).await;
         assert_eq!(ticks.load(Ordering::Relaxed), before);
@@ -170,7 +170,7 @@ fn a_paused_process_accepts_connections_and_answers_after_it_resumes() {
         pause(TICK).await;
         world.pause("n1");
         let client = world.start("c", |env| async move {
-            let mut stream = env.connect("n1:80").await.expect("the kernel accepts");
+            let mut stream = rt::dial(&env, "n1:80").await.expect("the kernel accepts");
             stream.write_u8(7).await.expect("write");
             let silence = rt::timeout::<SimEnv, _>(TICK, stream.read_u8()).await;
             (silence.is_none(), stream.read_u8().await.expect("read"))

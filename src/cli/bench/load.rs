@@ -77,6 +77,19 @@ impl Load {
         format!("{name:x<NAME_BYTES$}")
     }
 
+    /// Checks that some node is reachable, so that a wrong address fails immediately.
+    pub(super) async fn reach(&self) -> Result<(), Failure> {
+        let mut failures = Vec::new();
+        for addr in &self.addrs {
+            let mut connection = Connection::new(addr.clone());
+            match connection.send(Method::GET, "/healthz", String::new()).await {
+                Ok(_) => return Ok(()),
+                Err(lost) => failures.push(format!("{addr}: {lost}")),
+            }
+        }
+        Err(format!("no node is reachable: {}", failures.join(", ")).into())
+    }
+
     /// Learns where polls begin. The first answer has everything in it, and is no change to be measured.
     pub(super) async fn poll_first(&self) -> Result<(), Failure> {
         let answer = self.connection(0).send(Method::GET, "/client_mgmt/0", String::new()).await?;

@@ -4,11 +4,11 @@
 //! asked less and not buried. Latencies are of answered requests, as the client saw them; errors are counted by
 //! status code and are in no latency. At the end, what was acknowledged is looked for.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Failure;
+use super::{Failure, addr, print};
 
 mod check;
 mod connection;
@@ -28,7 +28,7 @@ use tally::Tally;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The HTTP addresses of the nodes to ask; connections are spread over them
-    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:5011")]
+    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:5011", value_parser = addr::http)]
     addrs: Vec<String>,
     /// How many connections, each with one request under way
     #[arg(long, value_name = "COUNT", default_value_t = 16,
@@ -80,6 +80,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         return Err("there is nothing to read: have writes in --mix, or give --preload".into());
     }
     let load = Arc::new(Load::new(&args.addrs, args.read_consistency.name()));
+    load.reach().await?;
     if args.preload > 0 {
         let before = play(&load, &args, Mix::WRITES, Stop::After(args.preload)).await?;
         before.0.must_be_clean()?;
@@ -98,9 +99,16 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let checked = check::acknowledged(&load, args.connections).await?;
     let report = report::Report::new(&args, &tally, took, &report::Used { cpu, cost }, checked);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        print::result(serde_json::to_string_pretty(&report)?)?;
     } else {
-        println!("{report}");
+        print::result(&report)?;
+    }
+    if tally.latencies().is_empty() {
+        let errors: Vec<_> =
+            tally.errors().iter().map(|(how, count)| format!("{count} x {how}")).collect();
+        return Err(
+            format!("no request was answered as it should be: {}", errors.join(", ")).into()
+        );
     }
     if report.missing() > 0 {
         return Err("something that was acknowledged is not there".into());
@@ -127,7 +135,7 @@ async fn play(
     let took = begun.elapsed();
     progress.abort();
     if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+        print::notice("\r\x1b[K");
     }
     Ok((all, took))
 }
@@ -147,11 +155,9 @@ async fn show(load: Arc<Load>, begun: Instant) {
             now.0
         );
         if terminal {
-            eprint!("\r\x1b[K{line}");
-            // A progress line that cannot be shown is no reason to stop.
-            let _ = std::io::stderr().flush();
+            print::notice(format_args!("\r\x1b[K{line}"));
         } else {
-            eprintln!("{line}");
+            print::notice(format_args!("{line}\n"));
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::http::turns::Turns;
 use crate::metadata::{
-    DeletedBroker, Diff, Fields, Image, Record, Records, RegisterBrokerRecord, Timestamp,
+    DeletedBroker, Diff, Fields, Image, Position, Record, Records, RegisterBrokerRecord, Timestamp,
 };
 
 /// Bytes of a page, the last record of which may exceed it.
@@ -57,29 +57,36 @@ fn lists(records: Vec<(&'static str, Records)>) -> Lists {
 }
 
 impl Pages {
-    /// `{"snapshot":KIND,"offset":OFFSET,"records":IMAGE}`.
+    /// `{"snapshot":KIND,"offset":OFFSET,"history":HISTORY,"records":IMAGE}`.
     pub(super) fn of_image(
         kind: &str,
         offset: Timestamp,
+        position: Option<Position>,
         image: &Image<'_>,
     ) -> Result<Self, serde_json::Error> {
-        Self::new(kind, offset, vec![("records", lists(image.lists()))])
+        Self::new(kind, offset, position, vec![("records", lists(image.lists()))])
     }
 
-    /// `{"snapshot":"diff","offset":OFFSET,"deleted":{NAME:[BROKER…]},"upserted":{NAME:[RECORD…]…}}`, without empty
+    /// `{"snapshot":"diff","offset":OFFSET,"history":HISTORY,"deleted":{NAME:[BROKER…]},"upserted":{NAME:[RECORD…]…}}`, without empty
     /// lists. What is deleted comes first, as it is to be applied first.
-    pub(super) fn of_diff(offset: Timestamp, diff: Diff) -> Result<Self, serde_json::Error> {
+    pub(super) fn of_diff(
+        offset: Timestamp,
+        position: Option<Position>,
+        diff: Diff,
+    ) -> Result<Self, serde_json::Error> {
         let Diff { upserted, deleted } = diff;
         let deleted = (!deleted.is_empty())
             .then(|| (RegisterBrokerRecord::NAME, List::Deleted(deleted.into_iter())));
         let deleted = deleted.into_iter().collect();
-        Self::new("diff", offset, vec![("deleted", deleted), ("upserted", lists(upserted))])
+        let members = vec![("deleted", deleted), ("upserted", lists(upserted))];
+        Self::new("diff", offset, position, members)
     }
 
-    /// `{"snapshot":KIND,"offset":OFFSET`, and the members.
+    /// `{"snapshot":KIND,"offset":OFFSET,"history":HISTORY`, and the members.
     fn new(
         kind: &str,
         offset: Timestamp,
+        position: Option<Position>,
         members: Vec<(&'static str, Lists)>,
     ) -> Result<Self, serde_json::Error> {
         let mut begun = Vec::with_capacity(PAGE_BYTES / 16);
@@ -87,6 +94,10 @@ impl Pages {
         serde_json::to_writer(&mut begun, kind)?;
         begun.extend_from_slice(b",\"offset\":");
         serde_json::to_writer(&mut begun, &offset)?;
+        if let Some(Position { history, .. }) = position {
+            begun.extend_from_slice(b",\"history\":");
+            serde_json::to_writer(&mut begun, &history.to_string())?;
+        }
         let members = members.into_iter();
         Ok(Self { begun, members, lists: None, list: None, preceded: true, over: false })
     }
@@ -200,7 +211,7 @@ mod tests {
 
     fn pages(state: &State, kind: SnapshotKind, audience: Audience) -> Vec<Bytes> {
         let image = state.image(kind, audience);
-        let pages = Pages::of_image("a kind", state.last_stamp(), &image).unwrap();
+        let pages = Pages::of_image("a kind", state.last_stamp(), None, &image).unwrap();
         pages.collect::<Result<_, _>>().unwrap()
     }
 
@@ -238,7 +249,7 @@ mod tests {
             let deleted: Vec<_> = (0..deleted).map(broker).collect();
             let mut diff = state.diff_since(since, Audience::Client).unwrap();
             diff.deleted.clone_from(&deleted);
-            let pages: Vec<_> = Pages::of_diff(state.last_stamp(), diff).unwrap().collect();
+            let pages: Vec<_> = Pages::of_diff(state.last_stamp(), None, diff).unwrap().collect();
             assert!(pages.len() >= pages_min);
             let pages = pages.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
             assert!(pages.iter().all(|page| page.len() < PAGE_BYTES + 1_000));

@@ -51,6 +51,7 @@ impl State {
             "cluster time {} is beyond the limit",
             self.last_stamp
         );
+        self.history.check(self.last_stamp)?;
         self.check_brokers()?;
         self.check_registration_changes()?;
         self.check_topics()?;

@@ -21,6 +21,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::history::History;
 use self::index::Index;
 use self::outcomes::{Outcomes, Recall};
 use self::placements::{Brokers, Partitions};
@@ -33,6 +34,7 @@ use super::{
 };
 
 mod brokers;
+mod history;
 mod index;
 mod invariants;
 mod outcomes;
@@ -44,6 +46,7 @@ mod snapshot;
 mod topics;
 mod view;
 
+pub use self::history::{HistoryId, InvalidHistoryId, Position};
 pub use self::view::{Audience, Changes, DeletedBroker, Diff, Image, Records};
 
 /// What became of a command: the record it made, nothing (a [`Change::Tick`]), or why not.
@@ -90,6 +93,8 @@ type PartitionKey = (Uuid, PartitionId);
 #[derive(Clone, Debug, Default)]
 pub struct State {
     last_stamp: Timestamp,
+    /// Which leaderships this state comes from: see [`history`].
+    history: History,
     /// The latest incarnation of each id, live or closed.
     brokers: Brokers,
     /// Closed incarnations whose id was registered again.
@@ -151,14 +156,18 @@ impl State {
         Applied { stamp, outcome }
     }
 
-    /// Moves cluster time to `clock`, or by the least step when that lies behind.
+    /// Moves cluster time to `clock`, or by the least step when that lies behind, or beyond
+    /// [`CLOCK_MAX_MICROS`]. A clock beyond that limit is broken. Cluster time never goes back, so one
+    /// command with such a reading would otherwise stop it for good.
     ///
     /// Rejected commands and ticks take a stamp too: "every later command has a later stamp" then needs
     /// no exception, and an offset handed out at any moment stays behind all that follows it.
     fn advance(&mut self, clock: Timestamp) -> Timestamp {
-        let clock = clock.min(Timestamp::from_micros(CLOCK_MAX_MICROS));
+        let is_valid = clock.micros() <= CLOCK_MAX_MICROS;
+        let clock = if is_valid { clock } else { Timestamp::ZERO };
         let stamp = clock.max(self.last_stamp.next());
         assert!(stamp > self.last_stamp, "cluster time stood still at {stamp}");
+        self.history.note(self.last_stamp, stamp);
         self.last_stamp = stamp;
         stamp
     }
@@ -187,14 +196,16 @@ mod tests {
     }
 
     #[test]
-    fn stamps_follow_the_clock_but_never_back_and_never_to_an_absurd_one() {
+    fn stamps_follow_the_clock_but_never_back_and_never_to_an_invalid_one() {
         let mut state = State::new();
         assert_eq!(tick(&mut state, 1_000), 1_000);
         assert_eq!(tick(&mut state, 1_000), 1_001);
         assert_eq!(tick(&mut state, 3), 1_002);
         assert_eq!(tick(&mut state, 5_000), 5_000);
-        assert_eq!(tick(&mut state, u64::MAX), CLOCK_MAX_MICROS);
-        assert_eq!(tick(&mut state, u64::MAX), CLOCK_MAX_MICROS + 1);
-        assert_eq!(state.last_stamp().micros(), CLOCK_MAX_MICROS + 1);
+        assert_eq!(tick(&mut state, u64::MAX), 5_001);
+        assert_eq!(tick(&mut state, CLOCK_MAX_MICROS + 1), 5_002);
+        assert_eq!(tick(&mut state, 6_000), 6_000);
+        assert_eq!(tick(&mut state, CLOCK_MAX_MICROS), CLOCK_MAX_MICROS);
+        assert_eq!(tick(&mut state, 7_000), CLOCK_MAX_MICROS + 1);
     }
 }

@@ -14,6 +14,7 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::history::History;
 use super::index::Index;
 use super::outcomes::{Outcomes, Remembered};
 use super::placements::{Lists, Partitions, Row};
@@ -28,6 +29,7 @@ use crate::metadata::{BrokerId, Epoch, PartitionId, PartitionRecord, Stamped, Ti
 #[derive(Serialize)]
 struct Written<'a> {
     last_stamp: Timestamp,
+    history: &'a History,
     brokers: Vec<&'a BrokerEntry>,
     former_brokers: Vec<&'a BrokerEntry>,
     registration_changes: Vec<&'a RegistrationChangeEntry>,
@@ -92,6 +94,7 @@ fn partitions_of<S: Serializer>(partitions: &Partitions, serializer: S) -> Resul
 #[derive(Deserialize)]
 struct Before {
     last_stamp: Timestamp,
+    history: History,
     brokers: Vec<BrokerEntry>,
     former_brokers: Vec<BrokerEntry>,
     registration_changes: Vec<RegistrationChangeEntry>,
@@ -135,6 +138,7 @@ impl State {
     fn written(&self) -> Written<'_> {
         Written {
             last_stamp: self.last_stamp,
+            history: &self.history,
             brokers: self.brokers.values().collect(),
             former_brokers: self.former_brokers.values().collect(),
             registration_changes: self.registration_changes.iter().collect(),
@@ -212,6 +216,7 @@ impl From<Before> for State {
         let brokers = keyed(&before.brokers, |broker| broker.fields.broker_id);
         Self {
             last_stamp: before.last_stamp,
+            history: before.history,
             former_brokers: keyed(&before.former_brokers, |broker| broker.fields.uuid),
             registration_changes: Vector::from(before.registration_changes),
             topics: Topics::of(before.topics),

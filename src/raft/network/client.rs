@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
+use openraft_rt::Select4;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::frame;
+use super::health::PeerHealth;
 use super::message::{Call, Hello, Request, Response, Return};
+use super::names::Names;
 use crate::env::{Env, rt};
-use crate::raft::config::CONNECT_DEADLINE;
+use crate::raft::config::{CONNECT_DEADLINE, FRAME_BYTES_MAX};
 use crate::raft::observe::{Message, Observer, Step};
 use crate::raft::tally::Tally;
 use crate::raft::types::NodeId;
@@ -57,22 +60,24 @@ pub struct Target {
 ///
 /// Clones share it. Calls are written in the order in which [`begin`](Self::begin) was called.
 pub struct Channel<E: Env> {
-    env: E,
+    names: Names<E>,
     target: Arc<Target>,
     slot: Arc<Mutex<Option<Link<E>>>>,
     connecting: Arc<tokio::sync::Mutex<()>>,
     observer: Option<Observer>,
+    health: Option<PeerHealth<E>>,
     sent: Tally,
 }
 
 impl<E: Env> Clone for Channel<E> {
     fn clone(&self) -> Self {
         Self {
-            env: self.env.clone(),
+            names: self.names.clone(),
             target: Arc::clone(&self.target),
             slot: Arc::clone(&self.slot),
             connecting: Arc::clone(&self.connecting),
             observer: self.observer.clone(),
+            health: self.health.clone(),
             sent: self.sent.clone(),
         }
     }
@@ -107,6 +112,8 @@ struct Calls<E: Env> {
     waiting: Option<BTreeMap<u64, Waiting<E>>>,
     /// When the last answer came.
     heard: rt::Instant<E>,
+    /// Whether any answer came on this connection.
+    answered: bool,
 }
 
 /// A call that has no answer yet.
@@ -124,6 +131,12 @@ impl<E: Env> Calls<E> {
         let mut waiting = self.waiting.iter().flat_map(BTreeMap::values);
         waiting.any(|call| now - call.begun > call.limit && self.heard <= call.begun)
     }
+
+    /// Whether the connection ended with calls that wait, and never carried an answer: the peer
+    /// accepts connections and does not serve them.
+    fn is_fruitless(&self) -> bool {
+        !self.answered && self.waiting.as_ref().is_some_and(|waiting| !waiting.is_empty())
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -133,13 +146,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<E: Env> Channel<E> {
     /// A channel to `target`. Nothing is opened yet.
     #[must_use]
-    pub fn new(env: E, target: Target) -> Self {
+    pub fn new(names: Names<E>, target: Target) -> Self {
         Self {
-            env,
+            names,
             target: Arc::new(target),
             slot: Arc::default(),
             connecting: Arc::default(),
             observer: None,
+            health: None,
             sent: Tally::default(),
         }
     }
@@ -154,6 +168,12 @@ impl<E: Env> Channel<E> {
     #[must_use]
     pub fn counted(self, sent: Tally) -> Self {
         Self { sent, ..self }
+    }
+
+    /// The same channel, which notes in `health` whether the peer answers.
+    #[must_use]
+    pub fn reporting(self, health: PeerHealth<E>) -> Self {
+        Self { health: Some(health), ..self }
     }
 
     /// Calls the peer and waits for the answer, at most `limit` in all.
@@ -181,18 +201,24 @@ impl<E: Env> Channel<E> {
         if self.live().is_some() {
             return Ok(());
         }
-        let connected = rt::timeout::<E, _>(limit.min(CONNECT_DEADLINE), async {
+        let limit = limit.min(CONNECT_DEADLINE);
+        let connected = rt::timeout::<E, _>(limit, async {
             let _one_at_a_time = self.connecting.lock().await;
             if self.live().is_some() {
                 return Ok(());
             }
-            let stream = self.env.connect(&self.target.addr).await?;
+            let stream = self.names.connect(&self.target.addr).await?;
             let hello = Hello { cluster: self.target.cluster, to: self.target.member };
             self.open(stream, frame::encode(&hello)?);
             Ok(())
         });
-        let timed_out = || Err(io::ErrorKind::TimedOut.into());
-        connected.await.unwrap_or_else(timed_out).map_err(CallError::NotSent)
+        let timed_out =
+            || Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection in {limit:?}")));
+        let connected = connected.await.unwrap_or_else(timed_out);
+        if let (Some(health), Err(error)) = (&self.health, &connected) {
+            health.failed(&self.target.addr, &error.to_string());
+        }
+        connected.map_err(CallError::NotSent)
     }
 
     /// Queues a call on the present connection at once, and returns what waits for its answer.
@@ -279,9 +305,11 @@ impl<E: Env> Channel<E> {
             next: 0,
             waiting: Some(BTreeMap::new()),
             heard: rt::now::<E>(),
+            answered: false,
         }));
         let writing = Writing { hello, queue, sent: self.sent.clone() };
-        drop(rt::spawn::<E, _>(run(stream, writing, Arc::clone(&calls), closed)));
+        let report = Report { addr: self.target.addr.clone(), health: self.health.clone() };
+        drop(rt::spawn::<E, _>(run(stream, writing, Arc::clone(&calls), closed, report)));
         let mut slot = lock(&self.slot);
         *slot = Some(Link { frames, calls, closer: Arc::new(closer) });
     }
@@ -293,17 +321,55 @@ async fn run<E: Env>(
     writing: Writing,
     calls: Arc<Mutex<Calls<E>>>,
     closed: oneshot::Receiver<()>,
+    report: Report<E>,
 ) {
     let (reader, writer) = tokio::io::split(stream);
-    E::Runtime::select4(closed, read(reader, &calls), write(writer, writing), watch(&calls)).await;
+    let reading = read(reader, &calls, &report);
+    let ended = E::Runtime::select4(closed, reading, write(writer, writing), watch(&calls)).await;
+    match ended {
+        Select4::Second(()) | Select4::Third(()) if lock(&calls).is_fruitless() => {
+            report.failed("the connection was closed before an answer came");
+        }
+        Select4::First(_) | Select4::Second(()) | Select4::Third(()) => {}
+        Select4::Fourth(overdue) => report.failed(&format!("no answer in {overdue:?}")),
+    }
     // Whoever still waits learns that no answer will come.
     drop(lock(&calls).waiting.take());
 }
 
-/// Ends when the peer seems gone. Callers have timers of their own, and may be dropped before these end, so
+/// Where a connection tells whether its peer answers.
+struct Report<E: Env> {
+    addr: String,
+    health: Option<PeerHealth<E>>,
+}
+
+impl<E: Env> Report<E> {
+    fn failed(&self, reason: &str) {
+        if let Some(health) = &self.health {
+            health.failed(&self.addr, reason);
+        }
+    }
+
+    /// A process at another's address is not the peer, although it answers.
+    fn heard(&self, response: &Response<E>) {
+        match (&self.health, response) {
+            (Some(health), Response::Misdirected(reason)) => health.failed(&self.addr, reason),
+            (Some(health), _) => health.reached(),
+            (None, _) => {}
+        }
+    }
+}
+
+/// Ends when the peer seems gone, and returns how long it has been silent. Callers have timers of their own, and may be dropped before these end, so
 /// the connection must be watched on its own account: a half-open one is not waited on twice.
-async fn watch<E: Env>(calls: &Mutex<Calls<E>>) {
-    while !lock(calls).is_dead() {
+async fn watch<E: Env>(calls: &Mutex<Calls<E>>) -> Duration {
+    loop {
+        {
+            let calls = lock(calls);
+            if calls.is_dead() {
+                return rt::now::<E>() - calls.heard;
+            }
+        }
         rt::sleep::<E>(WATCH_INTERVAL).await;
     }
 }
@@ -333,14 +399,22 @@ async fn write<S: AsyncWrite + Unpin>(mut stream: S, writing: Writing) {
     }
 }
 
-async fn read<E: Env, S: AsyncRead + Unpin + Send>(stream: S, calls: &Mutex<Calls<E>>) {
+async fn read<E: Env, S: AsyncRead + Unpin + Send>(
+    stream: S,
+    calls: &Mutex<Calls<E>>,
+    report: &Report<E>,
+) {
     let mut stream = BufReader::new(stream);
-    while let Ok(Some(Return { number, response })) = frame::read(&mut stream).await {
+    while let Ok(Some(Return { number, response })) =
+        frame::read(&mut stream, FRAME_BYTES_MAX).await
+    {
         let caller = {
             let mut calls = lock(calls);
             calls.heard = rt::now::<E>();
+            calls.answered = true;
             calls.waiting.as_mut().and_then(|waiting| waiting.remove(&number))
         };
+        report.heard(&response);
         if let Some(caller) = caller {
             // A caller that gave up does not mind.
             drop(caller.answer.send(response));

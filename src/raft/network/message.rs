@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::env::Env;
-use crate::metadata::{Applied, Change, IdempotencyKey, Timestamp};
-use crate::raft::types::{Ballot, NodeId, Peer, SnapshotMeta, TypeConfig};
+use crate::metadata::{Applied, Change, IdempotencyKey, Position, Timestamp};
+use crate::raft::types::{Ballot, EntryId, NodeId, Peer, SnapshotMeta, TypeConfig};
 
 /// The first frame of a connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +22,15 @@ pub struct Hello {
     /// Whom the caller believes to have reached, and with which data directory; `None` when it only knows
     /// an address.
     pub to: Option<(NodeId, Uuid)>,
+}
+
+impl Hello {
+    /// The cluster that takes the answering node, `node` of `cluster`, for its own member, if it is another cluster.
+    #[must_use]
+    pub fn expects_elsewhere(&self, node: NodeId, cluster: Uuid) -> Option<Uuid> {
+        let expected = self.cluster.filter(|caller| *caller != cluster)?;
+        self.to.is_some_and(|(to, _)| to == node).then_some(expected)
+    }
 }
 
 /// A numbered question.
@@ -49,7 +58,13 @@ pub struct Return<E: Env> {
 #[serde(bound = "")]
 pub enum Request<E: Env> {
     /// Raft §5.3.
-    Append(AppendEntriesRequest<TypeConfig<E>>),
+    Append {
+        /// openraft's request.
+        request: AppendEntriesRequest<TypeConfig<E>>,
+        /// The last entry that the asked node has acknowledged to this leadership. A node that does not
+        /// hold it has lost what it acknowledged: see [`guard`](crate::raft::guard).
+        acknowledged: Option<EntryId>,
+    },
     /// Raft §5.2.
     Vote(VoteRequest<TypeConfig<E>>),
     /// Raft's dissertation §9.6.
@@ -75,7 +90,7 @@ pub enum Request<E: Env> {
         idempotency: Option<IdempotencyKey>,
     },
     /// How far a read that starts now must have applied (Raft §6.4).
-    ReadIndex,
+    ReadIndex(Reader),
     /// Which cluster this is. The only question that a caller without a cluster may ask, besides `Join`.
     Identify,
     /// Make me a voter, or note my new addresses.
@@ -88,7 +103,7 @@ pub enum Request<E: Env> {
         /// other for the leader would never stop.
         passed_on: bool,
     },
-    /// Whether the node with this data directory is a member, by what is committed now.
+    /// Where the member with this data directory is, by what is committed now.
     Member {
         /// The node.
         node: NodeId,
@@ -110,6 +125,20 @@ pub enum Request<E: Env> {
     },
     /// Whether the asked voter has gone on to no other ballot than the one that made this leadership (Raft §6.4).
     ConfirmLeader(Ballot),
+    /// Which process this is. Two processes on copies of one data directory differ in nothing else.
+    Instance,
+    /// A process at `addr` runs on a copy of the asked node's data directory, and was refused.
+    Copied {
+        /// The Raft address of that process.
+        addr: String,
+    },
+    /// Asks a member to connect to another node, and to report the process that answers there.
+    Reach {
+        /// The node that should be there.
+        node: NodeId,
+        /// Its Raft address and its data directory.
+        peer: Peer,
+    },
 }
 
 /// An answer.
@@ -130,6 +159,9 @@ pub enum Response<E: Env> {
     Applied(Arc<Applied>),
     /// To `ReadIndex`.
     ReadIndex(ReadIndex),
+    /// To `ReadIndex`: the reader's metadata is no prefix of the leader's, which is here. See
+    /// [`guard`](crate::raft::guard).
+    OtherHistory(Option<Position>),
     /// To `Identify`.
     Cluster(Uuid),
     /// To `Join`: the node is a voter.
@@ -142,15 +174,31 @@ pub enum Response<E: Env> {
     Refused(String),
     /// It was not done, and asking again later may help: the text says why.
     Unavailable(String),
-    /// To `Member`.
-    Member(bool),
-    /// To `Remove` and `HandOver`: it is so.
+    /// To `Member`: the member's addresses; `None` for a node that is no member.
+    Member(Option<Peer>),
+    /// To `Remove`, `HandOver` and `Copied`: it is so.
     Done,
     /// The asked node is not whom the caller took it for (see [`Hello`]), and nothing was done: the text says who
     /// it is.
     Misdirected(String),
-    /// To `ConfirmLeader`: whether it leads as far as this voter is concerned.
-    LeaderConfirmed(bool),
+    /// To `ConfirmLeader`.
+    LeaderConfirmed {
+        /// Whether it leads as far as this voter is concerned.
+        confirmed: bool,
+        /// The voter's wall clock.
+        clock: Timestamp,
+    },
+    /// To `Instance` and `Reach`: a number that the process drew at its start.
+    Instance(Uuid),
+}
+
+/// How far a node that wants to read has come.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Reader {
+    /// The last log index that it has applied.
+    pub applied: u64,
+    /// Where its metadata is in its history, if it has applied any command.
+    pub position: Option<Position>,
 }
 
 /// Where a linearizable read may start.
@@ -160,6 +208,9 @@ pub struct ReadIndex {
     pub index: u64,
     /// The leader's reading of cluster time.
     pub now: Timestamp,
+    /// Whether the leader commits what it appends. One that cannot will step down: see `stall` in
+    /// [`crate::node`].
+    pub commits: bool,
 }
 
 impl<E: Env> Request<E> {
@@ -167,21 +218,24 @@ impl<E: Env> Request<E> {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Append(append) if append.entries.is_empty() => "heartbeat",
-            Self::Append(_) => "append",
+            Self::Append { request, .. } if request.entries.is_empty() => "heartbeat",
+            Self::Append { .. } => "append",
             Self::Vote(_) => "vote",
             Self::PreVote(_) => "pre-vote",
             Self::TransferLeader(_) => "transfer",
             Self::SnapshotBegin { .. } => "snapshot",
             Self::SnapshotChunk(_) => "chunk",
             Self::Propose { .. } => "propose",
-            Self::ReadIndex => "read-index",
+            Self::ReadIndex(_) => "read-index",
             Self::ConfirmLeader(_) => "confirm-leader",
             Self::Identify => "identify",
             Self::Join { .. } => "join",
             Self::Member { .. } => "member",
             Self::Remove { .. } => "remove",
             Self::HandOver { .. } => "hand-over",
+            Self::Instance => "instance",
+            Self::Copied { .. } => "copied",
+            Self::Reach { .. } => "reach",
         }
     }
 }
@@ -189,7 +243,7 @@ impl<E: Env> Request<E> {
 impl<E: Env> fmt::Display for Request<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Append(append) => write!(f, "{append}"),
+            Self::Append { request, .. } => write!(f, "{request}"),
             Self::Vote(vote) | Self::PreVote(vote) => write!(f, "{vote}"),
             Self::ConfirmLeader(leadership) => write!(f, "{leadership}"),
             Self::SnapshotChunk(chunk) => write!(f, "{} bytes", chunk.len()),

@@ -8,16 +8,27 @@
 //! - Every request has a deadline. When one passes and nothing at all has come since the request, the
 //!   connection is given up: a half-open connection must not be waited on twice.
 //!
+//! - Names are resolved and remembered by [`names`]; which peers answer is recorded by [`health`].
+//!
+//! Memory is bounded whatever strangers send: see `inbox`, `entrance` and `receiving`.
+//!
 //! [`client`] is the calling side and what openraft sends through; [`server`] the answering side;
 //! [`message`] what they say; [`frame`] how it is cut into bytes.
 
 pub mod client;
+mod entrance;
 pub mod frame;
+pub mod health;
+mod inbox;
 mod linger;
 pub mod message;
+pub mod names;
 mod peer;
 mod pipeline;
+mod receiving;
 pub mod server;
 
 pub use client::{CallError, Channel};
+pub use inbox::HELLO_BYTES_MAX;
+pub use names::Names;
 pub use peer::{Network, PeerClient};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +23,10 @@ use openraft::{AsyncRuntime, OptionalSend};
 use uuid::Uuid;
 
 use super::client::{CallError, Channel, Target};
+use super::health::Health;
 use super::linger::{Wanted, without_superfluous};
 use super::message::{Request, Response};
+use super::names::Names;
 use crate::env::{Env, rt};
 use crate::raft::config::{
     APPEND_DEADLINE, COMMIT_LINGER, PIPELINE_DEPTH_MAX, SNAPSHOT_CHUNK_DEADLINE,
@@ -33,7 +36,7 @@ use crate::raft::observe::Observer;
 use crate::raft::state_machine::NodeSnapshot;
 use crate::raft::storage::SnapshotData;
 use crate::raft::tally::Tally;
-use crate::raft::types::{Ballot, NodeId, Peer, TypeConfig};
+use crate::raft::types::{Ballot, EntryId, NodeId, Peer, TypeConfig};
 
 /// How often a peer that installs a snapshot is asked something, to see whether the connection still is one.
 const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,7 +48,8 @@ type Rpc<E> = RPCError<TypeConfig<E>>;
 /// openraft makes a client when a node becomes a member, and keeps it when the node moves: its address is then
 /// another in the membership, but its log is the same. So clients look up where their peer is before they send.
 pub struct Network<E: Env> {
-    env: E,
+    names: Names<E>,
+    health: Health<E>,
     id: NodeId,
     cluster: Uuid,
     snapshot_chunk_bytes: usize,
@@ -53,16 +57,26 @@ pub struct Network<E: Env> {
     sent: Tally,
     wanted: Wanted,
     control: Arc<Mutex<BTreeMap<NodeId, (Peer, Channel<E>)>>>,
+    /// What each node, by its data directory, has acknowledged last, and to which leadership.
+    acknowledged: Arc<Mutex<BTreeMap<Uuid, (Ballot, EntryId)>>>,
+    /// Whether this node sends no appends, so that its followers elect another leader.
+    silent: Arc<AtomicBool>,
+    /// Members that were seen at another place than the membership says: what it says, and where they were seen.
+    moved: Arc<Mutex<BTreeMap<NodeId, (Peer, Peer)>>>,
 }
 
 impl<E: Env> Clone for Network<E> {
     fn clone(&self) -> Self {
         Self {
-            env: self.env.clone(),
+            names: self.names.clone(),
+            health: self.health.clone(),
             observer: self.observer.clone(),
             sent: self.sent.clone(),
             wanted: self.wanted.clone(),
             control: Arc::clone(&self.control),
+            acknowledged: Arc::clone(&self.acknowledged),
+            silent: Arc::clone(&self.silent),
+            moved: Arc::clone(&self.moved),
             ..*self
         }
     }
@@ -72,14 +86,72 @@ impl<E: Env> Network<E> {
     /// The network of node `id` of `cluster`.
     #[must_use]
     pub fn new(
-        env: E,
+        names: Names<E>,
         id: NodeId,
         cluster: Uuid,
         snapshot_chunk_bytes: usize,
         observer: Option<Observer>,
     ) -> Self {
-        let (sent, wanted, control) = (Tally::default(), Wanted::default(), Arc::default());
-        Self { env, id, cluster, snapshot_chunk_bytes, observer, sent, wanted, control }
+        let health = Health::new(names.env().clone());
+        Self {
+            names,
+            health,
+            id,
+            cluster,
+            snapshot_chunk_bytes,
+            observer,
+            sent: Tally::default(),
+            wanted: Wanted::default(),
+            control: Arc::default(),
+            acknowledged: Arc::default(),
+            silent: Arc::default(),
+            moved: Arc::default(),
+        }
+    }
+
+    /// Sends no appends from now on, or sends them again. Followers of a leader that is silent for longer
+    /// than an election timeout elect another.
+    pub fn be_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// The last entry that the node with this `directory` has acknowledged to the leadership `vote`.
+    fn acknowledged(&self, directory: Uuid, vote: &Ballot) -> Option<EntryId> {
+        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        acknowledged.get(&directory).filter(|(to, _)| to == vote).map(|(_, id)| *id)
+    }
+
+    fn note_acknowledged(&self, directory: Uuid, vote: Ballot, id: EntryId) {
+        let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = acknowledged.entry(directory).or_insert((vote, id));
+        *known = (vote, if known.0 == vote { known.1.max(id) } else { id });
+    }
+
+    /// Member `node`, which the membership has at `recorded`, was seen at `actual`. It is called there from now on, until
+    /// the membership names another place.
+    pub fn note_move(&self, node: NodeId, recorded: &Peer, actual: &Peer) {
+        {
+            let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+            if recorded == actual {
+                moved.remove(&node);
+            } else {
+                moved.insert(node, (recorded.clone(), actual.clone()));
+            }
+        }
+        drop(self.control(node, recorded));
+    }
+
+    /// Where to call `node`, which the membership has at `peer`.
+    fn actual(&self, node: NodeId, peer: &Peer) -> Peer {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = moved.get(&node).filter(|(recorded, _)| recorded == peer);
+        seen.map_or(peer, |(_, actual)| actual).clone()
+    }
+
+    /// Which peers answer.
+    #[must_use]
+    pub fn health(&self) -> &Health<E> {
+        &self.health
     }
 
     /// The frames sent to peers, questions and answers.
@@ -97,13 +169,14 @@ impl<E: Env> Network<E> {
     ///
     /// To ask for it is to tell where the node is: clients that were made before go there from now on.
     pub fn control(&self, node: NodeId, peer: &Peer) -> Channel<E> {
+        let peer = self.actual(node, peer);
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, channel) =
-            control.entry(node).or_insert_with(|| (peer.clone(), self.channel(node, peer)));
-        if known != peer {
+            control.entry(node).or_insert_with(|| (peer.clone(), self.channel(node, &peer)));
+        if *known != peer {
             // The node moved.
-            known.clone_from(peer);
-            *channel = self.channel(node, peer);
+            *channel = self.channel(node, &peer);
+            *known = peer;
         }
         channel.clone()
     }
@@ -120,8 +193,8 @@ impl<E: Env> Network<E> {
             member: Some((node, peer.directory)),
             cluster: Some(self.cluster),
         };
-        let channel = Channel::new(self.env.clone(), target).counted(self.sent.clone());
-        channel.observed(self.observer.clone())
+        let channel = Channel::new(self.names.clone(), target).counted(self.sent.clone());
+        channel.observed(self.observer.clone()).reporting(self.health.peer(node))
     }
 }
 
@@ -131,13 +204,10 @@ impl<E: Env> RaftNetworkFactory<TypeConfig<E>> for Network<E> {
     // Each client has a bulk channel of its own, so that neither a snapshot nor a full replication
     // pipeline is ahead of a heartbeat. openraft asks for one client a purpose.
     async fn new_client(&mut self, target: NodeId, peer: &Peer) -> PeerClient<E> {
-        PeerClient {
-            network: self.clone(),
-            target,
-            peer: peer.clone(),
-            bulk: self.channel(target, peer),
-            control: self.control(target, peer),
-        }
+        let control = self.control(target, peer);
+        let peer = self.actual(target, peer);
+        let bulk = self.channel(target, &peer);
+        PeerClient { network: self.clone(), target, peer, bulk, control }
     }
 }
 
@@ -160,6 +230,27 @@ impl<E: Env> PeerClient<E> {
             self.control = control;
             self.peer = peer;
         }
+    }
+
+    /// The call that carries `request`.
+    fn append(&self, request: AppendEntriesRequest<TypeConfig<E>>) -> Request<E> {
+        let acknowledged = self.network.acknowledged(self.peer.directory, &request.vote);
+        Request::Append { request, acknowledged }
+    }
+
+    /// Notes what the peer has acknowledged to the leadership `vote`.
+    fn note(&self, vote: Ballot, result: &StreamAppendResult<TypeConfig<E>>) {
+        if let Ok(Some(id)) = result {
+            self.network.note_acknowledged(self.peer.directory, vote, *id);
+        }
+    }
+
+    fn check_silence(&self) -> Result<(), Rpc<E>> {
+        if self.network.silent.load(Ordering::Relaxed) {
+            let error = io::Error::other("this leader is silent, for another to be elected");
+            return Err(Unreachable::new(&error).into());
+        }
+        Ok(())
     }
 
     fn error(&self, error: CallError, action: RPCTypes, timeout: Duration) -> Rpc<E> {
@@ -263,10 +354,15 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
         rpc: AppendEntriesRequest<TypeConfig<E>>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig<E>>, Rpc<E>> {
+        self.check_silence()?;
         self.follow();
-        let answer = self.bulk.call(Request::Append(rpc), APPEND_DEADLINE).await;
+        let vote = rpc.vote;
+        let answer = self.bulk.call(self.append(rpc), APPEND_DEADLINE).await;
         match answer.map_err(|error| self.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE))? {
-            Response::Append(result) => Ok(result.into()),
+            Response::Append(result) => {
+                self.note(vote, &result);
+                Ok(result.into())
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -290,6 +386,7 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
                 let nothing: BoxStream<'s, _> = Box::pin(stream::empty());
                 return Ok(nothing);
             }
+            self.check_silence()?;
             self.follow();
             let connected = self.bulk.connect(APPEND_DEADLINE).await;
             connected
@@ -299,16 +396,28 @@ impl<E: Env> RaftNetworkV2<TypeConfig<E>> for PeerClient<E> {
                 // `begin` queues the request here and now, so requests leave in order although their
                 // answers are awaited side by side. It never reconnects: a request must not overtake
                 // one that was lost with the connection before it.
-                .map(move |request| peer.bulk.begin(Request::Append(request), APPEND_DEADLINE))
-                .buffered(PIPELINE_DEPTH_MAX)
-                .map(move |answer| {
-                    let answer = answer.map_err(|error| {
-                        peer.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE)
-                    })?;
-                    match answer {
-                        Response::Append(result) => Ok(result),
-                        other => Err(unexpected(&other)),
+                .map(move |request| {
+                    let vote = request.vote;
+                    let spoken = peer.check_silence();
+                    let begun =
+                        spoken.map(|()| peer.bulk.begin(peer.append(request), APPEND_DEADLINE));
+                    async move {
+                        let answer = match begun {
+                            Ok(answer) => answer.await.map_err(|error| {
+                                peer.error(error, RPCTypes::AppendEntries, APPEND_DEADLINE)
+                            }),
+                            Err(silent) => Err(silent),
+                        };
+                        (vote, answer)
                     }
+                })
+                .buffered(PIPELINE_DEPTH_MAX)
+                .map(move |(vote, answer)| match answer? {
+                    Response::Append(result) => {
+                        peer.note(vote, &result);
+                        Ok(result)
+                    }
+                    other => Err(unexpected(&other)),
                 });
             let answers: BoxStream<'s, _> = Box::pin(answers);
             Ok(answers)

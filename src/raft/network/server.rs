@@ -2,6 +2,11 @@
 //!
 //! Appends and snapshot chunks of one connection are handled in order; everything else side by side, up
 //! to `CALLS_MAX` at once, past which reading stops and the caller feels it (backpressure).
+//!
+//! The memory that callers can take is bounded: 122 MiB in frames (see `inbox`), whichever the number of
+//! connections, of which 288 KiB for callers that have not named this cluster. To it comes one snapshot (see
+//! `receiving`). There are at most
+//! [`ConnectionLimits::raft`](crate::node::ConnectionLimits::raft) connections (see `entrance`).
 
 use std::future::Future;
 use std::io;
@@ -9,31 +14,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt, stream};
 use openraft::AsyncRuntime;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteResponse};
-use openraft_rt::Select3;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};
+use openraft_rt::Select4;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use super::entrance::{Admitted, Entrance, Guest};
 use super::frame;
+use super::inbox::{self, Incoming, Place, Room};
 use super::message::{Call, Hello, Request, Response, Return};
 use super::pipeline::in_order;
+use super::receiving::{Receiving, Transfers};
 use crate::env::{Env, Listener, rt};
+use crate::quiet::Quiet;
 use crate::raft::candidacy::{Candidacy, memberships};
-use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_DEADLINE};
+use crate::raft::config::{PIPELINE_DEPTH_MAX, SNAPSHOT_CHUNK_DEADLINE};
+use crate::raft::guard::Guard;
 use crate::raft::observe::{Observer, Step};
-use crate::raft::state_machine::NodeSnapshot;
 use crate::raft::tally::Tally;
-use crate::raft::types::{Ballot, NodeId, Raft, SnapshotMeta, Term, TypeConfig};
+use crate::raft::types::{EntryId, NodeId, Raft, Term, TypeConfig};
 
 /// Calls of one connection that are handled at once, appends aside.
 const CALLS_MAX: usize = 1_024;
 
 /// Answers that may wait to be written.
 const ANSWERS_MAX: usize = CALLS_MAX + 2 * PIPELINE_DEPTH_MAX;
-
-/// How long a caller may take to say who it is.
-const HELLO_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How long to wait after a failed accept: the usual cause is a lack of file descriptors.
 const ACCEPT_BACKOFF: std::time::Duration = std::time::Duration::from_millis(50);
@@ -50,10 +56,14 @@ pub struct Local<E: Env> {
     pub heard: LeaderHeard<E>,
     /// Its Raft.
     pub raft: Raft<E>,
+    /// Judges what leaders send before its Raft sees it.
+    pub guard: Guard<E>,
     /// Whether it may stand for election.
     pub candidacy: Candidacy<E>,
     /// Who is shown its votes, if anyone.
     pub observer: Option<Observer>,
+    /// Receives the id of each other cluster that expects this node here, on another data directory.
+    pub expected_by: watch::Sender<Option<Uuid>>,
     /// Counts its answers.
     pub sent: Tally,
     /// Turns true when it stops: no connection outlives that.
@@ -65,9 +75,11 @@ impl<E: Env> Clone for Local<E> {
         Self {
             raft: self.raft.clone(),
             candidacy: self.candidacy.clone(),
+            guard: self.guard.clone(),
             heard: self.heard.clone(),
             stop: self.stop.clone(),
             sent: self.sent.clone(),
+            expected_by: self.expected_by.clone(),
             observer: self.observer.clone(),
             ..*self
         }
@@ -107,27 +119,59 @@ impl<E: Env> LeaderHeard<E> {
     }
 }
 
-/// Accepts connections for ever. `handle` answers what is not Raft's own business.
-pub async fn serve<E: Env, H, F>(listener: E::Listener, local: Local<E>, handle: H)
-where
+/// What the connections of a node share. Clones are the same.
+#[derive(Clone)]
+struct Shared {
+    entrance: Entrance,
+    room: Room,
+    transfers: Transfers,
+}
+
+/// Accepts up to `connections_max` connections, for ever. `handle` answers what is not Raft's own business.
+pub async fn serve<E: Env, H, F>(
+    listener: E::Listener,
+    connections_max: usize,
+    local: Local<E>,
+    handle: H,
+) where
     H: Fn(Request<E>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<E>> + Send + 'static,
 {
+    let shared = Shared {
+        entrance: Entrance::new(connections_max),
+        room: Room::default(),
+        transfers: Transfers::default(),
+    };
+    let (mut failures, mut evictions) = (Quiet::default(), Quiet::default());
     loop {
         match listener.accept().await {
-            Ok(stream) => {
-                drop(rt::spawn::<E, _>(connection(stream, local.clone(), handle.clone())));
+            Ok((stream, address)) => {
+                let admitted = shared.entrance.admit();
+                if admitted.has_evicted
+                    && let Some(unwritten) = evictions.note(rt::now::<E>())
+                {
+                    tracing::warn!(%address, connections_max, unwritten, "too many strangers on the Raft port; the oldest is dropped");
+                }
+                let (local, shared, handle) = (local.clone(), shared.clone(), handle.clone());
+                drop(rt::spawn::<E, _>(connection(stream, admitted, local, shared, handle)));
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a Raft connection");
+                if let Some(unwritten) = failures.note(rt::now::<E>()) {
+                    tracing::warn!(%error, unwritten, "cannot accept a Raft connection; trying again");
+                }
                 rt::sleep::<E>(ACCEPT_BACKOFF).await;
             }
         }
     }
 }
 
-async fn connection<E: Env, H, F>(stream: E::Stream, local: Local<E>, handle: H)
-where
+async fn connection<E: Env, H, F>(
+    stream: E::Stream,
+    admitted: Admitted,
+    local: Local<E>,
+    shared: Shared,
+    handle: H,
+) where
     H: Fn(Request<E>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<E>> + Send + 'static,
 {
@@ -135,12 +179,25 @@ where
     let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
     let (mut stop, sent) = (local.stop.clone(), local.sent.clone());
     let stopped = async move { drop(stop.wait_for(|stop| *stop).await.map(|_| ())) };
-    let reading = read(BufReader::new(reader), local, handle, answers);
-    match E::Runtime::select3(stopped, reading, write(writer, outgoing, sent)).await {
-        Select3::Second(Err(error)) | Select3::Third(Err(error)) => {
+    let Admitted { guest, evicted, .. } = admitted;
+    let evicted = until_evicted(evicted);
+    let reading = read(BufReader::new(reader), guest, local, shared, handle, answers);
+    let writing = write(writer, outgoing, sent);
+    match E::Runtime::select4(stopped, evicted, reading, writing).await {
+        Select4::Third(Err(error)) | Select4::Fourth(Err(error)) => {
             tracing::debug!(%error, "a Raft connection broke");
         }
-        Select3::First(()) | Select3::Second(Ok(())) | Select3::Third(Ok(())) => {}
+        Select4::First(())
+        | Select4::Second(())
+        | Select4::Third(Ok(()))
+        | Select4::Fourth(Ok(())) => {}
+    }
+}
+
+/// Ends when a stranger has to make room. A caller that becomes a member stays.
+async fn until_evicted(evicted: oneshot::Receiver<()>) {
+    if evicted.await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -167,6 +224,9 @@ async fn write<E: Env>(
 
 /// Why a caller that said `hello` is not answered, if it is not.
 fn objection<E: Env>(hello: &Hello, local: &Local<E>) -> Option<String> {
+    if let Some(cluster) = hello.expects_elsewhere(local.node, local.cluster) {
+        local.expected_by.send_replace(Some(cluster));
+    }
     match hello.to {
         Some((node, _)) if node != local.node => {
             return Some(format!("this is node {}, not node {node}", local.node));
@@ -189,7 +249,9 @@ fn objection<E: Env>(hello: &Hello, local: &Local<E>) -> Option<String> {
 
 async fn read<E: Env, H, F>(
     mut stream: impl AsyncRead + Unpin + Send,
+    mut guest: Guest,
     local: Local<E>,
+    shared: Shared,
     handle: H,
     answers: mpsc::Sender<Return<E>>,
 ) -> io::Result<()>
@@ -197,45 +259,64 @@ where
     H: Fn(Request<E>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<E>> + Send + 'static,
 {
-    let hello = rt::timeout::<E, _>(HELLO_DEADLINE, frame::read::<Hello>(&mut stream)).await;
-    let Some(hello) = hello.ok_or(io::ErrorKind::TimedOut)?? else {
-        return Ok(());
-    };
+    let Some(hello) = inbox::hello::<E>(&mut stream).await? else { return Ok(()) };
     let objection = objection(&hello, &local);
     let member = hello.cluster.is_some();
+    let is_expected = member && objection.is_none();
+    let is_trusted = is_expected && guest.promote();
     let room = Arc::new(Semaphore::new(CALLS_MAX));
     let appends = append_lane(&local, answers.clone());
-    let mut receiving = Receiving::<E>::default();
+    let mut receiving = Receiving::new(shared.transfers);
 
     loop {
-        let next = frame::read::<Call<E>>(&mut stream);
+        let next = inbox::call::<E>(&mut stream, is_trusted, &shared.room);
         // Half a snapshot is not kept for a leader that may be gone.
-        let next = match receiving.begun {
-            Some(_) => rt::timeout::<E, _>(2 * SNAPSHOT_CHUNK_DEADLINE, next)
+        let next = if receiving.is_begun() {
+            rt::timeout::<E, _>(2 * SNAPSHOT_CHUNK_DEADLINE, next)
                 .await
-                .ok_or(io::ErrorKind::TimedOut)?,
-            None => next.await,
+                .ok_or(io::ErrorKind::TimedOut)?
+        } else {
+            next.await
         };
-        let Some(Call { number, request }) = next? else { return Ok(()) };
+        let (number, request, place) = match next? {
+            None => return Ok(()),
+            Some(Incoming::Call(Call { number, request }, place)) => (number, request, place),
+            Some(Incoming::TooLong(number)) => {
+                let reason = || "a caller that is no member sends short requests only".to_owned();
+                let response = match &objection {
+                    Some(reason) => Response::Misdirected(reason.clone()),
+                    None if is_expected => Response::Unavailable(no_place()),
+                    None => Response::Refused(reason()),
+                };
+                if answers.send(Return { number, response }).await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+        };
         let refused = match (&objection, &request) {
             (Some(reason), _) => Some(Response::Misdirected(reason.clone())),
             (None, Request::Identify | Request::Join { .. }) => None,
             (None, _) if !member => {
                 Some(Response::Refused("a node without a cluster may only join".to_owned()))
             }
+            (None, _) if !is_trusted => Some(Response::Unavailable(no_place())),
             (None, _) => None,
         };
         let now = match (refused, request) {
             (Some(refused), _) => Some(refused),
-            (None, Request::Append(request)) => {
+            (None, Request::Append { request, acknowledged }) => {
                 local.heard.note(request.vote.leader_id.term);
-                if appends.send((number, request)).await.is_err() {
+                if appends.send((number, request, acknowledged, place)).await.is_err() {
                     return Ok(());
                 }
                 None
             }
             (None, Request::SnapshotBegin { vote, meta, bytes }) => {
-                Some(receiving.begin(vote, *meta, bytes))
+                Some(match local.guard.check_snapshot(&vote, &meta) {
+                    Ok(()) => receiving.begin(vote, *meta, bytes),
+                    Err(error) => Response::Unavailable(error.to_string()),
+                })
             }
             (None, Request::SnapshotChunk(chunk)) => Some(receiving.chunk(&chunk, &local).await),
             (None, request) => {
@@ -245,7 +326,7 @@ where
                     let response = answer(&local, handle, request).await;
                     // When the connection is gone, so is whoever asked.
                     drop(answers.send(Return { number, response }).await);
-                    drop(permit);
+                    drop((permit, place));
                 }));
                 None
             }
@@ -270,6 +351,14 @@ where
         Observer::show(observer.as_ref(), Step::VoteAnswered { vote, granted, pre });
         Response::Vote(response)
     };
+    let is_ballot =
+        matches!(request, Request::Vote(_) | Request::PreVote(_) | Request::TransferLeader(_));
+    if is_ballot && local.candidacy.is_in_doubt() {
+        return Response::Unavailable(format!(
+            "node {} does not vote yet: another process may be this node",
+            local.node
+        ));
+    }
     match request {
         Request::Vote(request) => {
             raft.vote(request).await.map_or_else(|e| stopped(&e), |answer| voted(false, answer))
@@ -285,6 +374,10 @@ where
     }
 }
 
+fn no_place() -> String {
+    "this node holds as many connections of members as it may".to_owned()
+}
+
 /// Feeds appends to Raft in the order in which they came, many at a time, and their results to the caller.
 ///
 /// Not openraft's `stream_append`, which ends with the first append that it refuses and drops those behind
@@ -292,14 +385,21 @@ where
 fn append_lane<E: Env>(
     local: &Local<E>,
     answers: mpsc::Sender<Return<E>>,
-) -> mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig<E>>)> {
+) -> mpsc::Sender<(u64, AppendEntriesRequest<TypeConfig<E>>, Option<EntryId>, Place)> {
     let (sender, receiver) = mpsc::channel(PIPELINE_DEPTH_MAX);
     let queued = stream::unfold(receiver, |mut receiver: mpsc::Receiver<_>| async move {
         receiver.recv().await.map(|next| (next, receiver))
     });
-    let (raft, candidacy) = (local.raft.clone(), local.candidacy.clone());
+    let local = local.clone();
     drop(rt::spawn::<E, _>(async move {
-        let work = |(number, request)| append(raft.clone(), candidacy.clone(), number, request);
+        let work = |(number, request, acknowledged, place)| {
+            let appending = append(local.clone(), number, request, acknowledged);
+            async move {
+                let result = appending.await;
+                drop(place);
+                result
+            }
+        };
         let mut results = std::pin::pin!(in_order(queued, PIPELINE_DEPTH_MAX, work));
         while let Some(result) = results.next().await {
             if answers.send(result).await.is_err() {
@@ -311,11 +411,15 @@ fn append_lane<E: Env>(
 }
 
 async fn append<E: Env>(
-    raft: Raft<E>,
-    candidacy: Candidacy<E>,
+    local: Local<E>,
     number: u64,
     request: AppendEntriesRequest<TypeConfig<E>>,
+    acknowledged: Option<EntryId>,
 ) -> Return<E> {
+    if let Err(error) = local.guard.check_append(&request, acknowledged) {
+        return Return { number, response: Response::Unavailable(error.to_string()) };
+    }
+    let Local { raft, candidacy, .. } = local;
     let previous = request.prev_log_id;
     let last = request.entries.last().map(|entry| entry.log_id).or(previous);
     let mistakable = candidacy.is_mistakable(memberships(&request.entries));
@@ -331,58 +435,4 @@ async fn append<E: Env>(
         None => Response::Unavailable("the append failed".to_owned()),
     };
     Return { number, response }
-}
-
-/// A snapshot on its way in.
-struct Receiving<E: Env> {
-    begun: Option<(Ballot, SnapshotMeta, u64)>,
-    data: Vec<u8>,
-    world: std::marker::PhantomData<fn() -> E>,
-}
-
-impl<E: Env> Default for Receiving<E> {
-    fn default() -> Self {
-        Self { begun: None, data: Vec::new(), world: std::marker::PhantomData }
-    }
-}
-
-impl<E: Env> Receiving<E> {
-    fn begin(&mut self, vote: Ballot, meta: SnapshotMeta, bytes: u64) -> Response<E> {
-        self.data = Vec::new();
-        self.begun = None;
-        if bytes == 0 || bytes > SNAPSHOT_BYTES_MAX {
-            return Response::Refused(format!("a snapshot of {bytes} bytes"));
-        }
-        self.begun = Some((vote, meta, bytes));
-        Response::SnapshotReceived
-    }
-
-    async fn chunk(&mut self, chunk: &[u8], local: &Local<E>) -> Response<E> {
-        let Some((_, _, bytes)) = &self.begun else {
-            return Response::Refused("a chunk of no snapshot".to_owned());
-        };
-        self.data.extend_from_slice(chunk);
-        let received = self.data.len() as u64;
-        if received < *bytes {
-            return Response::SnapshotReceived;
-        }
-        if received > *bytes {
-            self.begun = None;
-            return Response::Refused("more bytes than the snapshot was to have".to_owned());
-        }
-        let Some((vote, meta, _)) = self.begun.take() else {
-            return Response::Refused("a chunk of no snapshot".to_owned());
-        };
-        let snapshot = NodeSnapshot::<E> { meta, snapshot: std::mem::take(&mut self.data).into() };
-        let mistakable =
-            local.candidacy.is_mistakable([snapshot.meta.last_membership.membership()]);
-        let raft = local.raft.clone();
-        let installing = async move { raft.install_full_snapshot(vote, snapshot).await };
-        let installed = local.candidacy.hand_over(mistakable, installing).await;
-        match installed {
-            Some(Ok(response)) => Response::SnapshotInstalled(SnapshotResponse::new(response.vote)),
-            Some(Err(fatal)) => Response::Unavailable(fatal.to_string()),
-            None => Response::Unavailable("the installation failed".to_owned()),
-        }
-    }
 }

@@ -48,6 +48,23 @@ impl Entries {
         self.decoded.back().map(|(entry, _)| entry.log_id)
     }
 
+    /// The id of the entry with this index, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// When the memory does not hold what was put there.
+    pub(super) fn id_at(&self, index: u64) -> io::Result<Option<EntryId>> {
+        let Some(position) =
+            self.positions(&(index..=index)).next().filter(|_| index >= self.first)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(match position.checked_sub(self.encoded.len()) {
+            None => decode(&self.encoded[position])?.log_id,
+            Some(position) => self.decoded[position].0.log_id,
+        }))
+    }
+
     /// How many bytes each is encoded.
     pub(super) fn lengths(&self) -> impl Iterator<Item = usize> {
         let encoded = self.encoded.iter().map(|bytes| bytes.len());
@@ -258,6 +275,10 @@ mod tests {
                 prop_assert_eq!(entries.last(), expected.back().map(|entry| entry.log_id));
                 let first = expected.front().map(|entry| entry.log_id.index());
                 prop_assert_eq!(entries.first_index(), first);
+                for index in before..next + 2 {
+                    let id = expected.iter().map(|entry| entry.log_id).find(|id| id.index == index);
+                    prop_assert_eq!(entries.id_at(index)?, id);
+                }
                 let lengths: Vec<_> = expected.iter().map(|entry| encoded(entry).len()).collect();
                 prop_assert_eq!(entries.lengths().collect::<Vec<_>>(), lengths);
                 prop_assert_eq!(Vec::from(expected.clone()), entries.read(&.., usize::MAX)?);

@@ -15,6 +15,7 @@ use super::writer::Writer;
 use crate::codec;
 use crate::env::Env;
 use crate::raft::config::APPEND_BYTES_MAX;
+use crate::raft::guard::Breach;
 use crate::raft::observe::{Observer, Step};
 use crate::raft::tally::Tally;
 use crate::raft::types::{Ballot, EntryId, LogEntry, TypeConfig};
@@ -32,10 +33,6 @@ struct Cached {
 }
 
 impl Cached {
-    fn first_index(&self) -> u64 {
-        self.purged.map_or(0, |purged| purged.index() + 1)
-    }
-
     fn last(&self) -> Option<EntryId> {
         self.entries.last().or(self.purged)
     }
@@ -85,6 +82,43 @@ impl<E: Env> LogStore<E> {
     #[must_use]
     pub fn writer(&self) -> &Writer<E> {
         &self.writer
+    }
+
+    /// The vote on stable storage.
+    #[must_use]
+    pub fn vote(&self) -> Option<Ballot> {
+        self.cached().vote
+    }
+
+    /// The last entry that this node knows to be committed: it may have applied it.
+    #[must_use]
+    pub fn committed(&self) -> Option<EntryId> {
+        let cached = self.cached();
+        cached.committed.max(cached.purged)
+    }
+
+    /// The id of the entry at `index`, if the log still has it, or purged it last.
+    ///
+    /// # Errors
+    ///
+    /// When the memory does not hold what was put there.
+    pub fn id_at(&self, index: u64) -> io::Result<Option<EntryId>> {
+        let cached = self.cached();
+        match cached.purged {
+            Some(purged) if purged.index == index => Ok(Some(purged)),
+            _ => cached.entries.id_at(index),
+        }
+    }
+
+    /// Whether the log has the entry `id`, or has purged it.
+    ///
+    /// # Errors
+    ///
+    /// When the memory does not hold what was put there.
+    pub fn holds(&self, id: EntryId) -> io::Result<bool> {
+        let cached = self.cached();
+        let is_purged = cached.purged.is_some_and(|purged| id.index < purged.index || id == purged);
+        Ok(is_purged || cached.entries.id_at(id.index)? == Some(id))
     }
 
     fn observe(&self, step: Step<'_>) {
@@ -176,10 +210,12 @@ impl<E: Env> RaftLogStorage<TypeConfig<E>> for LogStore<E> {
         let from = last.map_or(0, |last| last.index() + 1);
         {
             let mut cached = self.cached();
-            assert!(
-                from >= cached.first_index(),
-                "a purged entry was committed and is never truncated"
-            );
+            // `guard` refuses the request before Raft sees it; this is the last line of defence.
+            if let Some(committed) = cached.committed.max(cached.purged)
+                && from <= committed.index
+            {
+                return Err(io::Error::other(Breach::Truncation { from, committed }));
+            }
             cached.entries.truncate_from(from)?;
         }
         self.observe(Step::Truncated(from));

@@ -19,7 +19,6 @@
 //! nobody had been told of it. To tell the two apart, every write would need a second sync.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,7 +30,7 @@ use super::config::RaftOptions;
 use super::observe::{Observer, Recovered, Step};
 use super::types::{EntryId, NodeId};
 use crate::codec;
-use crate::env::{Env, rt};
+use crate::env::{Env, catch_panic, rt};
 
 mod entries;
 mod journal;
@@ -42,7 +41,7 @@ mod snapshot;
 mod tests;
 pub mod writer;
 
-use journal::{Journal, Replay, Secret};
+use journal::{Journal, Outside, Replay, Secret};
 pub use log::LogStore;
 use seal::{seal, unseal};
 use snapshot::Described;
@@ -149,8 +148,12 @@ impl<E: Env> Store<E> {
         let opened = env.blocking(move || {
             let (database, identity, secret) =
                 guarded(|| open_database(disk, &*mark, fresh)).flatten()?;
-            let open = Box::new(move |n| open(&journal::file_name(n)));
-            let (mut journal, replay) = Journal::open(open, secret, log_segment_bytes)?;
+            let begun = rt::now::<E>();
+            let outside = Outside {
+                open: Box::new(move |n| open(&journal::file_name(n))),
+                clock: Box::new(move || rt::now::<E>() - begun),
+            };
+            let (mut journal, replay) = Journal::open(outside, secret, log_segment_bytes)?;
             match (journal.is_new(), identity) {
                 (true, Some(_)) => {
                     return Err(OpenError::Corrupt("there is no log, and was one".to_owned()));
@@ -341,11 +344,8 @@ fn open_database(
 /// Whatever a panic left half-done is not used any more: a file that does not open is given up, and after
 /// a commit that fails the writer refuses all others.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, OpenError> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str);
-        let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
-        OpenError::Corrupt(format!("the storage engine panicked: {}", message.unwrap_or("?")))
-    })
+    catch_panic(work)
+        .map_err(|panic| OpenError::Corrupt(format!("the storage engine panicked: {panic}")))
 }
 
 /// Checks what redb holds, and says where the snapshot ends.

@@ -109,8 +109,8 @@ impl Model {
     }
 
     pub(crate) fn apply(&mut self, command: &Command) -> Answer {
-        let clock = command.clock.micros().min(CLOCK_MAX);
-        self.now = if clock > self.now { clock } else { self.now + 1 };
+        let clock = command.clock.micros();
+        self.now = if clock > self.now && clock <= CLOCK_MAX { clock } else { self.now + 1 };
         let Some(key) = &command.idempotency else { return self.change(&command.change) };
         let known = self.answers.iter().rev().find(|known| known.1 == key.key()).cloned();
         match known {

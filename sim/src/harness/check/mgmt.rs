@@ -7,7 +7,8 @@
 //! - a *current* snapshot: every record that is live at `O`; a *complete* one: closed brokers too;
 //! - a *diff* since `P`: exactly what changed after `P` and not after `O`, brokers that closed as deleted.
 //!   So a poller that follows its offsets misses nothing and is told nothing twice;
-//! - the right kind for the age `O − P`: current up to ten minutes, complete beyond;
+//! - the right kind for the age `O − P`: current up to ten minutes, complete beyond, and complete for an
+//!   offset that was never issued;
 //! - one version of a record is the same wherever it is shown;
 //! - **real time**: what was answered before something began has no later stamp. A poll sees every write
 //!   that was answered before it began, offsets never go back, and no write is stamped before a poll that
@@ -60,6 +61,8 @@ pub struct Versions {
     replicas: BTreeMap<Key, Value>,
     /// The latest time at which somebody was shown everything, closed brokers too.
     complete_until: u64,
+    /// Every offset that an answer carried.
+    issued: BTreeSet<u64>,
 }
 
 /// The microseconds of a time in seconds, as answers show it.
@@ -255,7 +258,10 @@ impl Versions {
     pub fn judge(&self, poll: &Poll<'_>) -> Result<(), String> {
         let Poll { offset, previous, kind, .. } = *poll;
         let age = Duration::from_micros(offset.saturating_sub(previous));
-        let expected = match (age <= CURRENT_AGE_MAX, poll.asks_diff) {
+        // An offset that this history never issued gets everything: one from the future for certain.
+        let is_foreign =
+            previous > offset || (kind == "complete" && !self.issued.contains(&previous));
+        let expected = match (age <= CURRENT_AGE_MAX && !is_foreign, poll.asks_diff) {
             (false, _) => "complete",
             (true, true) => "diff",
             (true, false) => "current",
@@ -452,6 +458,8 @@ pub fn check(exchanges: &[Exchange], begun: &dyn Fn(usize) -> Option<u64>) -> Re
             continue;
         }
         versions.learn(&answer.body).map_err(|what| (number, what))?;
+        // A node that has applied no command yet has no time, and shows 0.
+        versions.issued.extend(micros(&answer.body["offset"]).filter(|offset| *offset > 0));
         let (Some(begun), Some(ended)) = (begun(number), exchange.ended) else { continue };
         let writes = exchange.request.method != hyper::Method::GET;
         let stamp =

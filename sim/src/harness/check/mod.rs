@@ -19,6 +19,7 @@ use yakt::metadata::State;
 use yakt::raft::observe::{Observer, Step};
 use yakt::raft::{NodeId, Term};
 
+use self::addresses::AddressCheck;
 use self::facts::Facts;
 use self::raft::RaftCheck;
 use self::state::StateCheck;
@@ -27,6 +28,7 @@ use super::coverage::{Coverage, Site};
 use super::record::Recorder;
 use crate::trace::Trace;
 
+pub mod addresses;
 pub mod clients;
 pub mod facts;
 pub mod failover;
@@ -57,6 +59,7 @@ pub struct Watch {
 struct Seen {
     raft: RaftCheck,
     state: StateCheck,
+    addresses: AddressCheck,
     facts: Facts,
     /// What each node is in the middle of.
     busy: BTreeMap<NodeId, Busy>,
@@ -134,6 +137,12 @@ impl Watch {
                 seen.raft
                     .applied(node, id)
                     .and_then(|()| seen.state.applied(node, id, reply, state))
+                    .and_then(|()| match &entry.payload {
+                        EntryPayload::Membership(members) => {
+                            seen.addresses.applied(node, members.nodes())
+                        }
+                        _ => Ok(()),
+                    })
             }
             Step::Installing(_) => {
                 let busy = seen.busy.entry(node).or_default();
@@ -205,10 +214,27 @@ impl Watch {
         }
     }
 
+    /// `node` is at the Raft address `addr` from now on.
+    pub fn is_at(&self, node: NodeId, addr: &str) {
+        self.lock().addresses.is_at(node, addr);
+    }
+
     /// See [`RaftCheck::is_unrecoverable`].
     #[must_use]
     pub fn is_unrecoverable(&self, rotten: &BTreeSet<NodeId>, replaced: &BTreeSet<NodeId>) -> bool {
         self.lock().raft.is_unrecoverable(rotten, replaced)
+    }
+
+    /// The directory of `node` returned to an earlier moment, or lost the last record of its log.
+    pub fn relapsed(&self, node: NodeId) {
+        self.lock().raft.relapsed(node);
+    }
+
+    /// Whether directories forgot so much that Raft cannot keep its promises: committed entries may be lost,
+    /// and histories may fork. Nodes must not serve two of them in silence all the same.
+    #[must_use]
+    pub fn has_forked(&self) -> bool {
+        self.lock().raft.has_forked()
     }
 
     /// The disk of `node` is gone, and everything on it.
@@ -281,6 +307,10 @@ fn nanos() -> u64 {
 
 impl Seen {
     fn report(&mut self, violation: Violation) {
+        // What a fork of the history breaks, nodes cannot keep; that they serve both sides, they can avoid.
+        if self.raft.has_forked() && !violation.what.starts_with(raft::HISTORY) {
+            return;
+        }
         self.violation.get_or_insert(violation);
     }
 }

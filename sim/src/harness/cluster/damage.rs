@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use yakt::raft::NodeId;
 
 use super::{Cluster, host};
-use crate::disk::CrashMode;
+use crate::disk::{CrashMode, FaultKind};
 use crate::harness::coverage::Site;
 
 impl Cluster {
     /// `kill -9`.
     pub fn kill(&self, id: NodeId) {
+        self.end_copy(id);
         self.forget(id);
         self.watch.recorder().note(Some(host(id)), "kill", || "is killed".to_owned());
         self.world.kill(&host(id));
@@ -18,6 +19,7 @@ impl Cluster {
 
     /// Power failure.
     pub fn crash(&self, id: NodeId, mode: CrashMode) {
+        self.end_copy(id);
         self.forget(id);
         self.watch.recorder().note(Some(host(id)), "crash", || format!("loses power: {mode:?}"));
         let report = self.world.crash(&host(id), mode);
@@ -29,6 +31,7 @@ impl Cluster {
 
     /// The disk of node `id` begins to fail: its process may end by itself before it is crashed.
     pub fn begin_failing(&self, id: NodeId) {
+        self.end_copy(id);
         let mut inner = self.lock();
         inner.failing.begin(id);
         if let Some(process) = inner.processes.get_mut(&id) {
@@ -41,8 +44,30 @@ impl Cluster {
         self.lock().failing.end(id);
     }
 
+    /// Node `id` has no file descriptor left: it opens no file and no connection, and accepts none. A process that
+    /// runs goes on; one that starts may end by itself.
+    pub fn begin_exhausted(&self, id: NodeId) {
+        self.lock().exhausted.begin(id);
+        self.world.disk(&host(id)).inject(FaultKind::NoDescriptors);
+        self.world.net().exhaust(&host(id));
+    }
+
+    /// Undoes one [`begin_exhausted`](Self::begin_exhausted).
+    pub fn end_exhausted(&self, id: NodeId) {
+        let is_last = {
+            let mut inner = self.lock();
+            inner.exhausted.end(id);
+            !inner.exhausted.any(id)
+        };
+        if is_last {
+            self.world.disk(&host(id)).clear(FaultKind::NoDescriptors);
+            self.world.net().replenish(&host(id));
+        }
+    }
+
     /// Node `id` or its disk is slow from now on: told to stop, its process may give up waiting.
     pub fn begin_slow(&self, id: NodeId) {
+        self.end_copy(id);
         let mut inner = self.lock();
         inner.slow.begin(id);
         if let Some(process) = inner.processes.get_mut(&id) {
@@ -66,6 +91,21 @@ impl Cluster {
         !self.lock().rotten.is_empty()
     }
 
+    /// The directory of node `id` has forgotten some of what the node said that it holds. The node, or
+    /// another that notices, may stop.
+    pub fn relapse(&self, id: NodeId) {
+        let what = || "its directory returns to an earlier moment".to_owned();
+        self.watch.recorder().note(Some(host(id)), "disk", what);
+        self.watch.relapsed(id);
+        self.lock().relapsed.insert(id);
+    }
+
+    /// Which disk node `id` is on.
+    #[must_use]
+    pub fn generation(&self, id: NodeId) -> u64 {
+        self.lock().generations.get(&id).copied().unwrap_or_default()
+    }
+
     /// Nodes that refused to start on their rotten data.
     #[must_use]
     pub fn refused(&self) -> Option<NodeId> {
@@ -79,6 +119,7 @@ impl Cluster {
         self.watch.recorder().note(Some(host(id)), "disk", || "its disk is lost".to_owned());
         self.watch.disk_lost(id);
         let mut inner = self.lock();
+        *inner.generations.entry(id).or_default() += 1;
         inner.rotten.remove(&id);
         inner.torn.remove(&id);
         inner.refused.remove(&id);
@@ -99,6 +140,7 @@ impl Cluster {
 
     /// Node `id` may find, from now on, that it is no member any more.
     pub fn expect_removal(&self, id: NodeId) {
+        self.end_copy(id);
         self.lock().leaving.insert(id);
     }
 
@@ -114,6 +156,6 @@ impl Cluster {
                 inner.refused.iter().copied().partition(|id| inner.rotten.contains(id));
             (rotten, &ghosts | &inner.destroyed)
         };
-        self.watch.is_unrecoverable(&rotten, &replaced)
+        self.watch.has_forked() || self.watch.is_unrecoverable(&rotten, &replaced)
     }
 }

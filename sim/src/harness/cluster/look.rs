@@ -149,6 +149,28 @@ impl Cluster {
         }
     }
 
+    /// Checks that no two nodes that are ready have applied different entries under one index.
+    ///
+    /// # Errors
+    ///
+    /// The two nodes.
+    pub fn serve_one_history(&self) -> Result<(), Violation> {
+        let ready = |id: &NodeId| self.node(*id).is_some_and(|node| node.is_ready());
+        let images: Vec<_> = self.images().into_iter().filter(|(id, _)| ready(id)).collect();
+        for (n, (a, one)) in images.iter().enumerate() {
+            for (b, other) in &images[n + 1..] {
+                let same = one.applied.map(|id| id.index) == other.applied.map(|id| id.index);
+                if same && one.state.digest() != other.state.digest() {
+                    return Err(Violation::safety(format!(
+                        "history: nodes {a} and {b} are ready, and differ at {:?}",
+                        one.applied
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What each running node believes, for a person who wonders why nothing happens.
     #[must_use]
     pub fn beliefs(&self) -> String {

@@ -24,10 +24,13 @@ use crate::env::SimEnv;
 use crate::world::World;
 
 mod damage;
+mod identity;
 mod look;
 mod process;
 #[cfg(test)]
 mod tests;
+
+pub use identity::{Copy, copy_host};
 
 /// How often waiting looks again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -52,6 +55,8 @@ struct Inner {
     holds: Counts,
     /// How many faults make the disk of a node fail now.
     failing: Counts,
+    /// How many faults leave a node without file descriptors now.
+    exhausted: Counts,
     /// How many faults make a node slow now, or let it stand still.
     slow: Counts,
     /// Nodes whose data has rotted: they may end at any time, and need not come back.
@@ -67,8 +72,18 @@ struct Inner {
     leaving: BTreeSet<NodeId>,
     /// Nodes that are not on their first disk any more.
     replaced: BTreeSet<NodeId>,
+    /// Nodes whose directories returned to an earlier moment, or lost their last log record.
+    relapsed: BTreeSet<NodeId>,
+    /// How many disks each node has had.
+    generations: BTreeMap<NodeId, u64>,
     /// Nodes that ended by themselves, and may be started again.
     ended: BTreeSet<NodeId>,
+    /// The Raft addresses of nodes that moved.
+    addrs: BTreeMap<NodeId, String>,
+    /// The wrong addresses that nodes take for their own.
+    misplaced: BTreeMap<NodeId, String>,
+    /// Nodes of whose directories a copy runs.
+    copies: BTreeSet<NodeId>,
     /// Who led last.
     leader: Option<NodeId>,
 }
@@ -122,10 +137,6 @@ pub fn host(id: NodeId) -> String {
 #[must_use]
 pub fn http(id: NodeId) -> String {
     format!("n{id}:5011")
-}
-
-fn raft_addr(id: NodeId) -> String {
-    format!("n{id}:5010")
 }
 
 impl Cluster {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use yakt::env::{Env, rt};
-use yakt::node::{Node, NodeOptions, RunError};
+use yakt::node::{ConnectionLimits, Node, NodeOptions, RunError};
 use yakt::raft::NodeId;
 use yakt::raft::storage::OpenError;
 
-use super::{Cluster, LOOK_INTERVAL, Process, host, http, raft_addr};
+use super::{Cluster, LOOK_INTERVAL, Process, host, http};
 use crate::env::SimEnv;
 use crate::harness::Violation;
 use crate::harness::coverage::{Count, Site};
@@ -44,6 +44,7 @@ impl Cluster {
             self.watch.coverage().fire(Site::TornRecovery);
         }
         let options = self.options(id);
+        self.note_addr(id);
         let cluster = self.clone();
         self.watch.recorder().note(Some(host(id)), "start", || "starts".to_owned());
         drop(self.world.start(&host(id), move |env| {
@@ -60,19 +61,21 @@ impl Cluster {
     /// What node `id` is started with. Node 1 founds the cluster once: on a new disk it has to join like anyone.
     fn options(&self, id: NodeId) -> NodeOptions {
         let is_founder = id == 1 && !self.lock().replaced.contains(&id);
-        let ensemble = if is_founder {
+        // The founder finds the others by its log; once they move, its operator has to say where they are.
+        let ensemble = if is_founder && !self.has_moved() {
             Vec::new()
         } else {
-            (1..=NODES).filter(|other| *other != id).map(raft_addr).collect()
+            (1..=NODES).filter(|other| *other != id).map(|other| self.raft_addr(other)).collect()
         };
         NodeOptions {
             id,
-            raft_addr: raft_addr(id),
+            raft_addr: self.raft_addr(id),
             http_addr: http(id),
             ensemble,
             data: PathBuf::from("/data"),
             raft: self.raft.clone(),
             observer: Some(self.watch.observer(id)),
+            connections: ConnectionLimits::default(),
         }
     }
 
@@ -89,7 +92,9 @@ impl Cluster {
         let life = inner.lives.entry(id).or_default();
         *life += 1;
         let life = *life;
-        let may_fail = inner.failing.any(id) || inner.rotten.contains(&id);
+        // A node that cannot open its files does not start. One that has opened them goes on.
+        let may_fail =
+            inner.failing.any(id) || inner.exhausted.any(id) || inner.rotten.contains(&id);
         let may_stop_late = inner.slow.any(id);
         let process = Process { node, life, ended: false, may_fail, may_stop_late };
         inner.processes.insert(id, process);
@@ -97,6 +102,7 @@ impl Cluster {
     }
 
     fn died(&self, id: NodeId, life: u64, result: &Result<(), RunError>) {
+        self.end_copy(id);
         let expected = {
             let mut inner = self.lock();
             let Some(process) = inner.processes.get(&id).filter(|process| process.life == life)
@@ -113,6 +119,8 @@ impl Cluster {
                 Err(RunError::Removed(_)) => inner.leaving.contains(&id),
                 // A new node on a new disk, before the old one is removed.
                 Err(RunError::Refused(_)) => inner.destroyed.contains(&id) || has_ghost,
+                // It, or the leader, is on a directory that has forgotten something.
+                Err(RunError::Breach(_)) => !inner.relapsed.is_empty(),
                 Err(_) => process.may_fail,
             };
             inner.processes.remove(&id);
@@ -123,6 +131,11 @@ impl Cluster {
                 self.watch.coverage().add(Site::BitRotRefused, Count { reached: 0, fired: 1 });
             } else if has_ghost {
                 inner.refused.insert(id);
+            } else if expected && matches!(result, Err(RunError::Breach(_))) {
+                // Its operator removes it, as a node whose data has rotted.
+                inner.rotten.insert(id);
+                inner.refused.insert(id);
+                self.watch.coverage().fire(Site::BreachStop);
             } else if expected && let Err(error) = &result {
                 inner.ended.insert(id);
                 let is_other = matches!(
@@ -152,6 +165,7 @@ impl Cluster {
 
     /// A clean stop; the process ends by itself when it is done.
     pub fn stop(&self, id: NodeId) {
+        self.end_copy(id);
         if let Some(process) = self.lock().processes.get_mut(&id) {
             process.ended = true;
             process.node.stop();

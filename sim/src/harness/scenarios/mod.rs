@@ -52,6 +52,9 @@ pub const NODES: NodeId = 5;
 /// How long the last reads of a healed cluster may be tried.
 const LAST_WORDS_LIMIT: Duration = RECOVERY_LIMIT;
 
+/// How long nodes may take to notice that the history of their cluster has forked.
+const FORK_NOTICE_LIMIT: Duration = Duration::from_secs(10);
+
 type Scripted = Pin<Box<dyn Future<Output = Result<Run, Violation>>>>;
 
 /// Something to live through.
@@ -405,6 +408,14 @@ impl Run {
             }
         }
         self.cluster.watch().violation().map_or(Ok(()), Err)?;
+        if self.cluster.watch().has_forked() {
+            // Acknowledged writes are lost: no history of the clients is whole. Nodes must agree all the same,
+            // once they have compared their metadata with that of their leader.
+            rt::sleep::<SimEnv>(FORK_NOTICE_LIMIT).await;
+            self.cluster.serve_one_history()?;
+            self.unrecoverable = true;
+            return Ok(self);
+        }
         let exchanges = self.cluster.exchanges().all();
         let judged = clients::check(&exchanges).map_err(|contradiction| Violation {
             exchanges: contradiction.exchanges,

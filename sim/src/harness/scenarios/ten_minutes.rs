@@ -72,10 +72,12 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
             }
             check_contents(endpoint, &poll)?;
         }
+        // An offset of ten minutes ago must not fall between two leaders, when none was issued.
+        rt::sleep::<SimEnv>(Duration::from_mins(1)).await;
         poller.exact_boundary(endpoint).await?;
     }
     poller.idle_hour().await?;
-    poller.future_offset().await?;
+    poller.foreign_offset().await?;
     run.finish(workload).await
 }
 
@@ -214,21 +216,26 @@ impl Poller {
         Ok(())
     }
 
-    /// An offset that has not come yet has age 0.
-    async fn future_offset(&self) -> Result<(), Violation> {
+    /// An offset that was never issued gets everything: one from the future, one in milliseconds, one
+    /// from before the cluster was founded, one of another history.
+    async fn foreign_offset(&self) -> Result<(), Violation> {
         let now = self.poll("client_mgmt", 0, "").await?.offset;
-        let ahead = now + 3_600 * MICROS_PER_SECOND;
-        let current = self.poll("client_mgmt", ahead, "").await?;
-        let diff = self.poll("client_mgmt", ahead, "?mode=diff").await?;
-        let empty = |part: &str| diff.body[part].as_object().is_some_and(serde_json::Map::is_empty);
-        if current.kind != "current"
-            || diff.kind != "diff"
-            || !empty("upserted")
-            || !empty("deleted")
-        {
-            return Err(Violation::safety(format!(
-                "an offset in the future gives {current:?} and {diff:?}"
-            )));
+        let foreign = [
+            (now + 3_600 * MICROS_PER_SECOND, ""),
+            (now * 1_000, ""),
+            (1, ""),
+            (now, "history=0123456789abcdef"),
+        ];
+        for (offset, query) in foreign {
+            for mode in ["snapshot", "diff"] {
+                let query = format!("?mode={mode}&{query}");
+                let poll = self.poll("client_mgmt", offset, &query).await?;
+                if poll.kind != "complete" {
+                    return Err(Violation::safety(format!(
+                        "the foreign offset {offset} ({query}) gives {poll:?}"
+                    )));
+                }
+            }
         }
         Ok(())
     }

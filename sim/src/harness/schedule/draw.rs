@@ -94,6 +94,16 @@ pub enum Family {
     Operator,
     /// Disks that are lost.
     Loss,
+    /// Addresses that move, swap or are wrong.
+    Address,
+    /// Copied directories that run beside their originals.
+    Copy,
+    /// Directories that return to an earlier moment, and last log records that are damaged.
+    Relapse,
+    /// Clocks that are hours or years off, on one node.
+    Calendar,
+    /// File descriptors that are used up.
+    Descriptors,
 }
 
 impl Family {
@@ -109,6 +119,11 @@ impl Family {
         Self::Clock,
         Self::Operator,
         Self::Loss,
+        Self::Address,
+        Self::Copy,
+        Self::Relapse,
+        Self::Calendar,
+        Self::Descriptors,
     ];
 }
 
@@ -152,6 +167,7 @@ impl Theme {
             be_absent(&mut rng, &mut faults, (duration, absence));
         }
         bound_jumps(&mut faults, &settings);
+        keep_calendars(&mut faults);
         if rng.random_range(0..RUIN_EVERY) != 0 {
             space_losses(&mut faults);
         }
@@ -351,12 +367,32 @@ fn bound_jumps(faults: &mut [Planned], settings: &Settings) {
     }
 }
 
+/// Lets all clocks that are far off be those of one node: a minority. Where a node may be the whole cluster
+/// for a while, its clock is a majority, and stays right.
+fn keep_calendars(faults: &mut Vec<Planned>) {
+    let alone = faults.iter().any(|planned| matches!(planned.fault, Fault::Namesake { .. }));
+    faults.retain(|planned| !(alone && matches!(planned.fault, Fault::WrongClock { .. })));
+    let mut first = None;
+    for planned in faults {
+        if let Fault::WrongClock { target, .. } = &mut planned.fault {
+            *target = *first.get_or_insert(match *target {
+                Target::Node(id) => Target::Node(id),
+                _ => Target::Node(1),
+            });
+        }
+    }
+}
+
 /// Leaves out losses of disks that come too soon after another.
 fn space_losses(faults: &mut Vec<Planned>) {
     let mut earliest = 0;
     faults.retain(|planned| {
         let gap = match planned.fault {
-            Fault::Lose { .. } | Fault::Rot { .. } | Fault::RotLive { .. } => LOSS_GAP_MILLIS,
+            Fault::Lose { .. }
+            | Fault::Rot { .. }
+            | Fault::RotLive { .. }
+            | Fault::DamageTail { .. } => LOSS_GAP_MILLIS,
+            Fault::Restore { .. } => 3 * LOSS_GAP_MILLIS,
             // It takes a while to come to its loss.
             Fault::Namesake { .. } => 4 * LOSS_GAP_MILLIS,
             _ => return true,

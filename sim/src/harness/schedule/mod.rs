@@ -11,11 +11,14 @@ use yakt::raft::NodeId;
 use super::workload::plan::Operation;
 
 mod cut;
+mod descriptors;
 pub mod draw;
+mod identity;
 mod moments;
 mod operator;
 pub mod play;
 mod plot;
+mod relapse;
 pub mod shrink;
 mod strike;
 
@@ -196,10 +199,18 @@ pub enum Fault {
     ResetClient { client: usize, target: Target },
     /// The disk fails; whoever runs on it stops, and is started again when the disk works.
     Disk { target: Target, fault: DiskFault, length: u64 },
+    /// The file descriptors are used up: no file is opened, no connection made or accepted.
+    Descriptors { target: Target, length: u64 },
     /// The disk takes long.
     SlowDisk { target: Target, latency: u64, length: u64 },
     /// A power loss, after which bits are found flipped in data that was cold.
     Rot { target: Target, bits: u64, down: u64 },
+    /// The directories of several nodes are put back to what they were so long before.
+    Restore { first: NodeId, count: u64, age: u64, down: u64 },
+    /// A power loss, after which the last record of the log is found damaged.
+    DamageTail { target: Target, down: u64 },
+    /// A clock is wrong by so many seconds, for a while.
+    WrongClock { target: Target, seconds: i64, length: u64 },
     /// A clock jumps, ahead or back.
     Jump { target: Target, millis: i64 },
     /// The node and its disk are gone; the operator removes it, and starts a new one under its id.
@@ -219,6 +230,26 @@ pub enum Fault {
     /// A node is away until the others have purged what it lacks. When it is back for a while, and is sent their
     /// snapshot, it takes one of its own, on a disk that takes so long; then it is killed.
     Outrun { target: Target, away: u64, back: u64, disk: u64 },
+    /// A node is killed, and comes back at another port of its host after a while.
+    Move { target: Target, down: u64 },
+    /// Two nodes are killed, and come back with their addresses exchanged after a while.
+    Swap { a: Target, b: Target, down: u64 },
+    /// A node is restarted with an address that leads others elsewhere, and after a while with its right one again.
+    Misplace {
+        target: Target,
+        length: u64,
+        /// Whether nothing listens at its right address meanwhile.
+        lost: bool,
+    },
+    /// A copy of a node's directory is started on another host while the node runs.
+    Copy {
+        target: Target,
+        /// Whether the copy and the node do not reach each other.
+        unseen: bool,
+        /// Whether the leader is killed at the same time.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        headless: bool,
+    },
     /// The operator hands leadership over.
     Transfer { to: NodeId },
     /// A node is told to take a snapshot now, and to purge what it may.

@@ -96,6 +96,8 @@ pub async fn play(run: Run, schedule: Schedule) -> Result<Run, Violation> {
     let attendants = [
         madsim::task::spawn(stage.clone().supervise()),
         madsim::task::spawn(stage.clone().replace_rotten()),
+        madsim::task::spawn(stage.clone().probe()),
+        madsim::task::spawn(stage.clone().watch_time()),
     ];
     let workload = Workload::play(&cluster, clients);
     let playing: Vec<_> = faults

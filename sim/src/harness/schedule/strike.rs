@@ -134,15 +134,19 @@ impl Stage {
             Fault::Disk { target, fault, length } => {
                 self.fail_disk(node(target), fault, length).await;
             }
+            Fault::Descriptors { target, length } => self.exhaust(node(target), length).await,
             Fault::SlowDisk { target, latency, length } => {
                 self.slow_disk(node(target), latency, length).await;
             }
             Fault::Rot { target, bits, down } => self.rot(node(target), bits, down).await,
-            Fault::Jump { target, millis } => {
-                let id = node(target);
-                self.note("clock", Some(id), || format!("the clock jumps by {millis} ms"));
-                jump(self.world(), id, millis);
+            Fault::Restore { first, count, age, down } => {
+                self.restore(first, count, age, down).await;
             }
+            Fault::DamageTail { target, down } => self.damage_tail(node(target), down).await,
+            Fault::WrongClock { target, seconds, length } => {
+                self.wrong_clock(node(target), seconds, length).await;
+            }
+            Fault::Jump { target, millis } => self.jump_clock(node(target), millis),
             Fault::LameDuck { target, gap, after } => {
                 self.lame_duck(node(target), gap, after).await;
             }
@@ -158,6 +162,14 @@ impl Stage {
             Fault::Outrun { target, away, back, disk } => {
                 self.outrun(node(target), (away, back), disk).await;
             }
+            Fault::Move { target, down } => self.relocate(node(target), down).await,
+            Fault::Swap { a, b, down } => self.swap(node(a), node(b), down).await,
+            Fault::Misplace { target, length, lost } => {
+                self.misplace(node(target), lost, length).await;
+            }
+            Fault::Copy { target, unseen, headless } => {
+                self.copy(node(target), unseen, headless).await;
+            }
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
             Fault::CrashInPurge { target, writes, loss, down } => {
@@ -171,6 +183,11 @@ impl Stage {
             }
             Fault::RotLive { target, bits } => self.rot_live(node(target), bits).await,
         }
+    }
+
+    fn jump_clock(&self, id: NodeId, millis: i64) {
+        self.note("clock", Some(id), || format!("the clock jumps by {millis} ms"));
+        jump(self.world(), id, millis);
     }
 
     /// Power losses, all at once. Half of them come when somebody has just asked for writes, and strike as soon as one of

@@ -17,17 +17,29 @@
 //!   searched for whole records at every sector: nobody can plant one who does not know the secret. Nor are files of an
 //!   earlier life of the directory taken for this one's.
 //!
+//! A spare file is open before it is needed. A process can run out of file descriptors at any time: idle connections
+//! did that, and three nodes of five stopped when they opened their next file. So:
+//!
+//! 1. After each record the journal makes sure that a free file is open. A failure to open one is no error: it is
+//!    reported and tried again after [`SPARE_RETRY_INTERVAL`].
+//! 2. When the active file is full and there is still no spare, the active file grows beyond its size, up to
+//!    [`OVERFLOW_BYTES_MAX`].
+//! 3. Only then does a write fail.
+//!
 //! Left out: telling a last record that rotted from one that was torn. It is taken for torn, and what it held is
 //! gone as if nobody had been told of it. To tell the two apart, every write would need a second sync.
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use redb::StorageBackend;
 
 use super::OpenError;
 use super::decode;
 use crate::codec;
+use crate::quiet::Quiet;
+use crate::raft::config::LOG_SEGMENT_BYTES;
 
 mod record;
 mod replay;
@@ -44,6 +56,26 @@ pub(super) type Secret = u64;
 /// Opens the journal's `n`-th file, creating it when it is not there.
 pub(super) type OpenFile<D> = Box<dyn Fn(usize) -> io::Result<D> + Send + Sync>;
 
+/// Monotonic time since some origin.
+pub(super) type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
+
+/// Where a journal gets files and the time from.
+pub(super) struct Outside<D> {
+    pub(super) open: OpenFile<D>,
+    pub(super) clock: Clock,
+}
+
+/// Pause between two attempts to open a spare file: often enough for a shortage of a few seconds, and seldom enough to
+/// cost nothing.
+const SPARE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Largest size of a file that holds more than one record, in bytes. A file grows beyond the size of a segment only
+/// while no other file can be opened. Four segments of the usual size are minutes of writes, and are read at a start
+/// without delay.
+const OVERFLOW_BYTES_MAX: u64 = 64 << 20;
+
+const _: () = assert!(OVERFLOW_BYTES_MAX >= 4 * LOG_SEGMENT_BYTES);
+
 /// As many of the last entries as this part of a file holds are in memory decoded: half a mebibyte, and in a simulation,
 /// whose files are small, so few that those which are not are read too.
 const DECODED_PART: u64 = 32;
@@ -55,7 +87,7 @@ pub(super) fn file_name(n: usize) -> String {
 
 /// An open journal.
 pub(super) struct Journal<D> {
-    open: OpenFile<D>,
+    outside: Outside<D>,
     secret: Secret,
     /// Bytes of a file, unless a single record is larger.
     segment_bytes: u64,
@@ -65,6 +97,17 @@ pub(super) struct Journal<D> {
     /// The next record's number.
     number: u64,
     head: Head,
+    /// When the last attempt to open a spare file failed.
+    spare_missed: Option<Duration>,
+    warnings: Quiet<Duration>,
+}
+
+/// Where a record goes that does not fit into the active file.
+enum Next {
+    /// To the beginning of another file.
+    Other(usize),
+    /// To the active file all the same: no other one can be opened.
+    Overflow(usize),
 }
 
 impl<D> std::fmt::Debug for Journal<D> {
@@ -79,14 +122,14 @@ impl<D> std::fmt::Debug for Journal<D> {
 impl<D: StorageBackend> Journal<D> {
     /// Reads the journal. Nothing in it is changed before it is known to be sound.
     pub(super) fn open(
-        open: OpenFile<D>,
+        outside: Outside<D>,
         secret: Secret,
         segment_bytes: u64,
     ) -> Result<(Self, Replay), OpenError> {
         let mut segments = Vec::new();
         let mut files = Vec::new();
         loop {
-            let segment = Segment::free(open(segments.len())?)?;
+            let segment = Segment::free((outside.open)(segments.len())?)?;
             let is_new = segment.is_new();
             if !is_new {
                 files.push(segment.scan(secret)?);
@@ -115,10 +158,19 @@ impl<D: StorageBackend> Journal<D> {
             segments[n].resume(&files[n])?;
             number = files[n].numbers.map_or(1, |(_, last)| last + 1);
         }
-        Ok((
-            Self { open, secret, segment_bytes, segments, active, number, head: replay.head },
-            replay,
-        ))
+        let mut journal = Self {
+            outside,
+            secret,
+            segment_bytes,
+            segments,
+            active,
+            number,
+            head: replay.head,
+            spare_missed: None,
+            warnings: Quiet::default(),
+        };
+        journal.keep_spare();
+        Ok((journal, replay))
     }
 
     /// Whether nothing was ever written.
@@ -130,17 +182,22 @@ impl<D: StorageBackend> Journal<D> {
     ///
     /// After an error nothing more may be written: what is on the disk is not known.
     pub(super) fn write(&mut self, ops: &[Op]) -> io::Result<usize> {
+        let (secret, number) = (self.secret, self.number);
         let body = |ops: &[Op]| {
-            record::encode(self.secret, self.number, |bytes| codec::encode_versioned_to(bytes, ops))
+            record::encode(secret, number, |bytes| codec::encode_versioned_to(bytes, ops))
         };
         let mut record = body(ops);
         let fits = |segment: &Segment<D>| segment.used + record.len() as u64 <= self.segment_bytes;
         let active = match self.active.filter(|n| fits(&self.segments[*n])) {
             Some(active) => active,
-            None => {
-                record = body(&[&[Op::Head(self.head)], ops].concat());
-                self.begin_segment()?
-            }
+            None => match self.next_segment(record.len())? {
+                Next::Other(next) => {
+                    record = body(&[&[Op::Head(self.head)], ops].concat());
+                    self.begin_segment(next);
+                    next
+                }
+                Next::Overflow(active) => active,
+            },
         };
         self.segments[active].write(&record)?;
         self.active = Some(active);
@@ -149,26 +206,70 @@ impl<D: StorageBackend> Journal<D> {
             self.segments[active].note(op, &self.head);
             self.head.note(op);
         }
+        self.keep_spare();
         Ok(record.len())
     }
 
-    /// A file that may be written over from its beginning.
-    fn begin_segment(&mut self) -> io::Result<usize> {
+    /// Where a record of `record_bytes` goes that does not fit into the active file.
+    fn next_segment(&mut self, record_bytes: usize) -> io::Result<Next> {
+        if let Some(spare) = self.spare() {
+            return Ok(Next::Other(spare));
+        }
+        let has_room =
+            |n: &usize| self.segments[*n].used + record_bytes as u64 <= OVERFLOW_BYTES_MAX;
+        match self.active.filter(has_room) {
+            Some(active) if !self.is_spare_due() => Ok(Next::Overflow(active)),
+            Some(active) => Ok(self.open_spare().map_or(Next::Overflow(active), Next::Other)),
+            None => self.open_spare().map(Next::Other),
+        }
+    }
+
+    /// A file other than the active one that may be written over from its beginning.
+    fn spare(&self) -> Option<usize> {
         let first = self.head.first();
         let free = |segment: &Segment<D>| segment.last_index.is_none_or(|last| last < first);
-        let found =
-            (0..self.segments.len()).find(|n| self.active != Some(*n) && free(&self.segments[*n]));
-        let n = match found {
-            Some(n) => n,
-            None => {
-                self.segments.push(Segment::free((self.open)(self.segments.len())?)?);
-                self.segments.len() - 1
+        (0..self.segments.len()).find(|n| self.active != Some(*n) && free(&self.segments[*n]))
+    }
+
+    fn open_spare(&mut self) -> io::Result<usize> {
+        let number = self.segments.len();
+        let opened = (self.outside.open)(number).and_then(Segment::free);
+        let now = (self.outside.clock)();
+        match opened {
+            Ok(segment) => {
+                self.spare_missed = None;
+                self.segments.push(segment);
+                Ok(number)
             }
-        };
+            Err(error) => {
+                self.spare_missed = Some(now);
+                if let Some(unwritten) = self.warnings.note(now) {
+                    let name = file_name(number);
+                    tracing::warn!(%error, %name, unwritten, "cannot open the next file of the log; trying again");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a spare file unless one is there, or the last attempt has just failed.
+    fn keep_spare(&mut self) {
+        if self.is_spare_due() && self.spare().is_none() {
+            // A failure is reported there, and matters only once the active file is full.
+            drop(self.open_spare());
+        }
+    }
+
+    fn is_spare_due(&self) -> bool {
+        let now = (self.outside.clock)();
+        self.spare_missed.is_none_or(|missed| now.saturating_sub(missed) >= SPARE_RETRY_INTERVAL)
+    }
+
+    /// Prepares file `n` for its first record.
+    fn begin_segment(&mut self, n: usize) {
         self.segments[n].used = 0;
         self.segments[n].last_index = None;
         self.segments[n].note(&Op::Head(self.head), &self.head);
-        Ok(n)
     }
 }
 

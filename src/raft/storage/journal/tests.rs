@@ -16,11 +16,17 @@ const SECRET: Secret = 42;
 
 /// A directory of files in memory.
 #[derive(Clone, Default)]
-struct Directory(Arc<Mutex<BTreeMap<usize, File>>>);
+struct Directory {
+    files: Arc<Mutex<BTreeMap<usize, File>>>,
+    /// Files from this one on cannot be opened.
+    descriptors: Arc<Mutex<Option<usize>>>,
+    /// Seconds.
+    time: Arc<Mutex<u64>>,
+}
 
 impl Directory {
     fn file(&self, n: usize) -> File {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(n).or_default().clone()
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).entry(n).or_default().clone()
     }
 
     fn open(&self) -> Result<(Journal<File>, Replay), OpenError> {
@@ -28,20 +34,35 @@ impl Directory {
     }
 
     fn open_sized(&self, segment_bytes: u64) -> Result<(Journal<File>, Replay), OpenError> {
-        let directory = self.clone();
-        Journal::open(Box::new(move |n| Ok(directory.file(n))), SECRET, segment_bytes)
+        Journal::open(self.outside(), SECRET, segment_bytes)
+    }
+
+    fn outside(&self) -> Outside<File> {
+        let (directory, clock) = (self.clone(), self.clone());
+        let open = move |n| match *directory.descriptors.lock().expect("no panic") {
+            Some(limit) if n >= limit => Err(io::Error::other("too many open files")),
+            _ => Ok(directory.file(n)),
+        };
+        let clock = move || Duration::from_secs(*clock.time.lock().expect("no panic"));
+        Outside { open: Box::new(open), clock: Box::new(clock) }
+    }
+
+    /// Lets files be opened up to number `limit` only, or all of them; and time pass.
+    fn limit(&self, limit: Option<usize>) {
+        *self.descriptors.lock().expect("no panic") = limit;
+        *self.time.lock().expect("no panic") += SPARE_RETRY_INTERVAL.as_secs();
     }
 
     /// The files that were written, as they are now.
     fn copy(&self) -> Self {
-        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let copy =
             files.iter().map(|(n, file)| (*n, File(Arc::new(Mutex::new(file.bytes().clone())))));
-        Self(Arc::new(Mutex::new(copy.collect())))
+        Self { files: Arc::new(Mutex::new(copy.collect())), ..Self::default() }
     }
 
     fn used(&self) -> usize {
-        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.values().filter(|file| !file.bytes().is_empty()).count()
     }
 }
@@ -240,13 +261,50 @@ fn a_record_that_a_client_made_up_is_none() {
 #[test]
 fn files_of_an_earlier_life_are_written_over() {
     let (directory, _) = history();
-    let reopen = || {
-        let directory = directory.clone();
-        Journal::open(Box::new(move |n| Ok(directory.file(n))), SECRET + 1, 16 << 20)
-    };
+    let reopen = || Journal::open(directory.outside(), SECRET + 1, 16 << 20);
     let (mut journal, replay) = reopen().expect("nothing that counts");
     assert!(journal.is_new());
     assert_eq!(seen(&replay), (Head::default(), vec![]));
     journal.write(&[append(0)]).expect("write");
     assert_eq!(seen(&reopen().expect("sound").1).1, [0]);
+}
+
+/// 1. Idle connections used up the descriptors of three nodes out of five.
+/// 2. Each opened the next file of its log when the active one was full, and failed.
+/// 3. The failure counted as one of the disk, and all three stopped.
+#[test]
+fn a_journal_that_cannot_open_its_next_file_goes_on() {
+    let directory = Directory::default();
+    let (mut journal, _) = directory.open_sized(4 << 10).expect("new");
+    journal.write(&[append(0)]).expect("write");
+    // The spare is open already: file 1 is used, and file 2 is missing.
+    directory.limit(Some(2));
+    for index in 1..200 {
+        journal.write(&[append(index)]).expect("write");
+        directory.limit(Some(2));
+        assert!(directory.used() <= 2);
+        let (_, replay) = directory.copy().open_sized(4 << 10).expect("sound");
+        assert_eq!(replay.head.next, index + 1);
+    }
+    assert!(directory.file(1).bytes().len() > 3 * (4 << 10));
+    // The next file is used again once it can be opened.
+    directory.limit(None);
+    let used = directory.used();
+    for index in 200..220 {
+        journal.write(&[append(index)]).expect("write");
+    }
+    assert!(directory.used() > used);
+    let (_, replay) = directory.open_sized(4 << 10).expect("sound");
+    assert_eq!((replay.head.next, replay.entries.len()), (220, 220));
+}
+
+#[test]
+fn a_journal_without_a_next_file_fails_once_the_active_one_is_as_large_as_it_may_be() {
+    let directory = Directory::default();
+    let (mut journal, _) = directory.open_sized(4 << 10).expect("new");
+    directory.limit(Some(1));
+    let large = || Op::Append(Bytes::from(vec![0; 4 << 20]));
+    let written = (0..1_000_000).take_while(|_| journal.write(&[large()]).is_ok()).count();
+    let bytes = directory.file(0).bytes().len() as u64;
+    assert!(bytes <= OVERFLOW_BYTES_MAX && written >= 12, "{written} writes, {bytes} bytes");
 }

@@ -72,7 +72,15 @@ fn a_poll_behind_what_was_answered_is_caught() {
 #[test]
 fn the_wrong_kind_for_the_age_is_caught() {
     assert!(judge(&[poll(0, 0.0, "current", 600.000_001, &[])]).is_err());
-    assert!(judge(&[poll(0, 0.0, "complete", 600.0, &[])]).is_err());
+    let issued = poll(0, 0.0, "complete", 700.0, &[]);
+    assert!(judge(&[issued.clone(), poll(2, 700.0, "complete", 1_300.0, &[])]).is_err());
+    assert_eq!(judge(&[issued.clone(), poll(2, 700.0, "current", 1_300.0, &[])]), Ok(()));
+    // Offsets that were never issued get everything; one from the future must.
+    assert_eq!(judge(&[issued.clone(), poll(2, 699.0, "complete", 1_200.0, &[])]), Ok(()));
+    assert_eq!(judge(&[poll(0, 900.0, "complete", 700.0, &[])]), Ok(()));
+    for kind in ["current", "diff"] {
+        assert!(judge(&[poll(0, 900.0, kind, 700.0, &[])]).is_err(), "{kind}");
+    }
     assert!(judge(&[poll(0, 0.0, "diff", 600.000_001, &[])]).is_err());
     assert_eq!(judge(&[poll(0, 0.0, "current", 600.0, &[])]), Ok(()));
 }
@@ -114,11 +122,12 @@ fn a_poll_that_is_refused_or_shows_something_twice_is_caught() {
 
 #[test]
 fn an_answer_of_another_kind_than_was_asked_for_is_caught() {
-    let mut complete = poll(0, 0.0, "diff", 1.0, &[]);
+    let issued = poll(0, 0.0, "current", 1.0, &[]);
+    let mut complete = poll(2, 1.0, "diff", 2.0, &[]);
     if let Some(Ok(answer)) = &mut complete.answer {
-        answer.body = json!({ "snapshot": "complete", "offset": 1.0, "records": {} });
+        answer.body = json!({ "snapshot": "complete", "offset": 2.0, "records": {} });
     }
-    assert!(judge(&[complete]).unwrap_err().contains("asks for diff"));
+    assert!(judge(&[issued, complete]).unwrap_err().contains("asks for diff"));
 }
 
 #[test]

@@ -113,7 +113,8 @@ impl RaftCheck {
             voters.sets.iter().all(|set| {
                 let others = set.iter().filter(|voter| Some(**voter) != without);
                 let holders = others.filter(|voter| {
-                    let had = self.lost.get(voter).is_some_and(|disk| disk.holds(entry));
+                    let had = self.lost.get(voter).is_some_and(|disk| disk.holds(entry))
+                        || self.relapsed.get(voter).is_some_and(|known| known.disk.holds(entry));
                     had || self.nodes.get(voter).is_some_and(|known| {
                         let stays = without.is_none() || known.memory.holds(entry);
                         stays && known.disk.holds(entry)

@@ -1,6 +1,6 @@
 //! What is on stable storage, and what a node finds there when it starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use yakt::raft::observe::{Recovered, Stored};
 use yakt::raft::{Ballot, EntryId, NodeId};
@@ -16,6 +16,39 @@ impl RaftCheck {
         }
     }
 
+    /// The directory of `node` has forgotten some of what was on it.
+    pub fn relapsed(&mut self, node: NodeId) {
+        if let Some(known) = self.nodes.remove(&node) {
+            self.relapsed.insert(node, known);
+        }
+    }
+
+    /// Whether directories forgot more than Raft can bear.
+    #[must_use]
+    pub fn has_forked(&self) -> bool {
+        self.forked
+    }
+
+    /// Judges what `node`, whose directory has forgotten something, still has. The history may fork once an
+    /// entry that was committed is on too few disks for every majority to have it, or once a vote is
+    /// forgotten whose term may be decided again.
+    fn judge_relapse(&mut self, node: NodeId, before: &Known) {
+        let Some(now) = self.nodes.get(&node) else { return };
+        let last_term = self.leaders.last_key_value().map_or(0, |(term, _)| *term);
+        let vote_lost = rank(now.vote) < rank(before.vote) && rank(before.vote).0 >= last_term;
+        let holders = |id: EntryId| {
+            let holds = |known: &&Known| {
+                known.disk.holds(id) || known.snapshot.is_some_and(|last| last.index >= id.index)
+            };
+            let waiting = self.relapsed.keys().count();
+            self.nodes.values().filter(holds).count().saturating_sub(waiting)
+        };
+        let voters = self.voters().iter().map(BTreeSet::len).max().unwrap_or(1);
+        let enough = voters - voters / 2;
+        let entry_lost = self.committed.values().any(|committed| holders(committed.entry) < enough);
+        self.forked |= vote_lost || entry_lost;
+    }
+
     /// `node` starts and finds this on its disk.
     ///
     /// # Errors
@@ -23,6 +56,7 @@ impl RaftCheck {
     /// The promise that is broken.
     pub fn recovered(&mut self, node: NodeId, found: &Recovered) -> Checked {
         let known = self.nodes.get(&node).cloned().unwrap_or_default();
+        let relapsed = self.relapsed.remove(&node);
         ensure(rank(found.vote) >= rank(known.vote), || {
             format!(
                 "durability: node {node} had saved the vote {:?} and finds {:?}",
@@ -84,6 +118,9 @@ impl RaftCheck {
                 owed: None,
             },
         );
+        if let Some(before) = relapsed {
+            self.judge_relapse(node, &before);
+        }
         Ok(())
     }
 

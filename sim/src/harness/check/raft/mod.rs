@@ -79,9 +79,15 @@ pub struct RaftCheck {
     /// What was on disks that were lost and have no successor yet. An entry is committed once a majority has stored
     /// it, whatever becomes of their disks afterwards; the leader may hear of it later than of the loss.
     lost: BTreeMap<NodeId, Log>,
+    /// Nodes whose directories have forgotten something and were not read since, with what they had.
+    relapsed: BTreeMap<NodeId, Known>,
+    forked: bool,
 }
 
 type Checked = Result<(), String>;
+
+/// How a violation begins that nothing excuses: a node replaces what it has applied, in silence.
+pub const HISTORY: &str = "history";
 
 /// A vote's place in the order of votes: a later term, then an elected leader over a candidate.
 fn rank(vote: Option<Ballot>) -> (Term, bool) {
@@ -210,6 +216,12 @@ impl RaftCheck {
     /// The promise that is broken.
     pub fn truncated(&mut self, node: NodeId, from: u64) -> Checked {
         let known = self.nodes.entry(node).or_default();
+        ensure(known.applied < Some(from), || {
+            format!(
+                "{HISTORY}: node {node} truncates from {from} on, and has applied {:?}",
+                known.applied
+            )
+        })?;
         let removed = known.memory.entries.split_off(&from);
         let known_committed = known.committed;
         for (index, id) in removed {

@@ -114,6 +114,23 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             Fault::Jump { target, millis: if back { -millis } else { millis } }
         }
         Family::Operator => draw_operation(rng, target),
+        Family::Relapse => draw_relapse(rng, target),
+        Family::Calendar => Fault::WrongClock {
+            target: Target::Node(rng.random_range(1..=NODES)),
+            seconds: {
+                // From an hour to two centuries: the last is beyond what is taken for a date.
+                let off = i64::try_from(spread(rng, 3_600, 6_400_000_000)).unwrap_or(3_600);
+                if rng.random_range(0..4) == 0 { -off } else { off }
+            },
+            length: span(rng),
+        },
+        Family::Address => draw_address(rng, target),
+        Family::Copy => Fault::Copy {
+            target,
+            unseen: rng.random_bool(0.5),
+            headless: rng.random_range(0..3) == 0,
+        },
+        Family::Descriptors => Fault::Descriptors { target, length: spread(rng, 50, 20_000) },
         Family::Loss => {
             let down = spread(rng, 100, 5_000);
             match rng.random_range(0..6) {
@@ -121,6 +138,36 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
                 _ => Fault::Lose { target, down },
             }
         }
+    }
+}
+
+/// What returns to an earlier moment.
+fn draw_relapse(rng: &mut SeededRng, target: Target) -> Fault {
+    if rng.random_range(0..3) == 0 {
+        return Fault::DamageTail { target, down: spread(rng, 20, 3_000) };
+    }
+    Fault::Restore {
+        first: rng.random_range(1..=NODES),
+        count: [1, 1, 1, 2, 3, 3][rng.random_range(0..6)],
+        age: spread(rng, 100, 10_000),
+        down: spread(rng, 20, 3_000),
+    }
+}
+
+/// How addresses change.
+fn draw_address(rng: &mut SeededRng, target: Target) -> Fault {
+    match rng.random_range(0..6) {
+        0 | 1 => Fault::Swap {
+            a: target,
+            b: Target::Node(rng.random_range(1..=NODES)),
+            down: spread(rng, 20, 3_000),
+        },
+        2 | 3 => Fault::Misplace {
+            target,
+            length: spread(rng, 1_000, 15_000),
+            lost: rng.random_bool(0.5),
+        },
+        _ => Fault::Move { target, down: spread(rng, 20, 3_000) },
     }
 }
 

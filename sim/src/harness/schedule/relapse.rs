@@ -1,0 +1,146 @@
+//! Directories that return to an earlier moment, damage in the last record of a log, clocks that are
+//! years off; and a client that asks every node whether it is ready, and then whether that is true.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use yakt::env::rt;
+use yakt::node::CLOCK_LEAD_MAX;
+use yakt::raft::NodeId;
+
+use super::play::{Stage, jump};
+use crate::disk::CrashMode;
+use crate::env::SimEnv;
+use crate::harness::Violation;
+use crate::harness::client::{Client, Request};
+use crate::harness::cluster::{host, http};
+use crate::harness::coverage::Site;
+
+/// Pause between two questions to a node.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Answers in a row that a node may give wrongly: what it can know may be over a moment later.
+const WRONG_ANSWERS_MAX: u32 = 3;
+
+/// Pause between two looks at cluster time.
+const TIME_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How far cluster time may be ahead of the clocks of a majority, beyond [`CLOCK_LEAD_MAX`]: by the drift
+/// of clocks, and by clocks that jump back.
+const TIME_SLACK: Duration = Duration::from_secs(10);
+
+impl Stage {
+    /// Puts the directories of `count` nodes back to what they were `age` milliseconds before.
+    pub(super) async fn restore(&self, first: NodeId, count: u64, age: u64, down: u64) {
+        let size = self.cluster.size();
+        let ids: Vec<_> = (0..count.min(size)).map(|step| (first - 1 + step) % size + 1).collect();
+        let is_sound = || ids.iter().all(|id| self.cluster.is_sound(*id));
+        if !is_sound() {
+            return;
+        }
+        let backup = |id: NodeId| self.world().disk(&format!("backup-{id}"));
+        let generations: Vec<_> = ids.iter().map(|id| self.cluster.generation(*id)).collect();
+        for id in &ids {
+            backup(*id).copy_from(&self.world().disk(&host(*id)));
+        }
+        self.last(age).await;
+        let same = ids.iter().map(|id| self.cluster.generation(*id)).eq(generations);
+        if self.is_over() || !same || !is_sound() {
+            return;
+        }
+        for id in &ids {
+            self.cluster.hold(*id);
+            self.cluster.kill(*id);
+        }
+        for id in &ids {
+            self.world().disk(&host(*id)).copy_from(&backup(*id));
+            self.cluster.relapse(*id);
+        }
+        self.cluster.watch().coverage().fire(Site::Restored);
+        self.last(down).await;
+        for id in &ids {
+            self.cluster.release(*id);
+        }
+    }
+
+    /// A power loss, after which the last record of the log is found damaged.
+    pub(super) async fn damage_tail(&self, id: NodeId, down: u64) {
+        if !self.cluster.is_sound(id) {
+            return;
+        }
+        self.cluster.hold(id);
+        self.cluster.crash(id, CrashMode::LoseUnsynced);
+        if self.world().disk(&host(id)).rot_tail(&mut self.world().fork_rng()) {
+            self.cluster.begin_rotten(id);
+            self.cluster.relapse(id);
+            self.cluster.watch().coverage().fire(Site::TailDamaged);
+        }
+        self.last(down).await;
+        self.cluster.release(id);
+    }
+
+    /// A clock is wrong by `seconds` for a while.
+    pub(super) async fn wrong_clock(&self, id: NodeId, seconds: i64, length: u64) {
+        self.note("clock", Some(id), || format!("the clock is {seconds} s off"));
+        jump(self.world(), id, seconds * 1_000);
+        self.last(length).await;
+        jump(self.world(), id, -seconds * 1_000);
+        self.note("clock", Some(id), || "the clock is set".to_owned());
+    }
+
+    /// Asks each node whether it is ready, and then to serve a linearizable read. A node that says yes and
+    /// serves nothing, several times in a row, lies.
+    pub(super) async fn probe(self) {
+        let cluster = self.cluster.clone();
+        let probing = self.world().start("probe", move |env| async move {
+            let mut client = Client::new(env);
+            let mut wrong: BTreeMap<NodeId, u32> = BTreeMap::new();
+            loop {
+                for id in 1..=cluster.size() {
+                    let ready = client.send(&http(id), &Request::get("/readyz")).await;
+                    let ready = ready.is_ok_and(|answer| answer.status.is_success());
+                    let read = Request::get("/get_active_brokers");
+                    let refused = ready
+                        && client
+                            .send(&http(id), &read)
+                            .await
+                            .is_ok_and(|answer| matches!(answer.status.as_u16(), 503 | 504));
+                    let wrong = wrong.entry(id).or_default();
+                    *wrong = if refused { *wrong + 1 } else { 0 };
+                    if *wrong > WRONG_ANSWERS_MAX {
+                        cluster.watch().report(Violation::safety(format!(
+                            "readiness: node {id} says that it is ready, and refuses every read"
+                        )));
+                    }
+                }
+                rt::sleep::<SimEnv>(PROBE_INTERVAL).await;
+            }
+        });
+        drop(probing.await);
+    }
+
+    /// Watches that cluster time follows the clocks of a majority and no others.
+    pub(super) async fn watch_time(self) {
+        let mut bound = Duration::ZERO;
+        loop {
+            let mut clocks: Vec<_> =
+                (1..=self.cluster.size()).map(|id| self.world().clock(&host(id)).now()).collect();
+            clocks.sort_unstable();
+            bound = (bound + TIME_LOOK_INTERVAL).max(clocks[clocks.len() / 2]);
+            let limit = bound + CLOCK_LEAD_MAX + TIME_SLACK;
+            for id in self.cluster.running() {
+                let Some(image) = self.cluster.node(id).and_then(|node| node.image()) else {
+                    continue;
+                };
+                let stamp = Duration::from_micros(image.state.last_stamp().micros());
+                if stamp > limit {
+                    self.cluster.watch().report(Violation::safety(format!(
+                        "cluster time: node {id} is at {stamp:?}, and a majority's clocks at {bound:?}"
+                    )));
+                    return;
+                }
+            }
+            rt::sleep::<SimEnv>(TIME_LOOK_INTERVAL).await;
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Keeping an eye on the other members: their names, and whether those that did not answer do again.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use openraft::async_runtime::watch::WatchReceiver;
+
+use super::{Node, Running};
+use crate::env::{Env, rt};
+use crate::raft::network::message::Request;
+use crate::raft::{NodeId, Peer};
+
+/// How often a node looks after its peers. Each round sends one small question to every peer that
+/// is held for unreachable.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// How long such a peer may take to answer.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How old a lookup of a member's name may become. A change of the address is found by then even if
+/// no connection was needed, so a failing name service leaves nothing older behind.
+const NAME_AGE_MAX: Duration = Duration::from_secs(30);
+
+impl<E: Env> Node<E> {
+    /// Looks members' names up before they are needed, and asks unreachable members whether they are
+    /// back: a node that has no other reason to call them would hold them for unreachable for ever.
+    pub(super) async fn watch_peers(&self, running: &Running<E>) -> Infallible {
+        let network = &running.network;
+        loop {
+            let members = self.other_members(running);
+            network.health().retain(&members.iter().map(|(id, _)| *id).collect());
+            for (_, peer) in &members {
+                self.inner.names.prepare(&peer.raft, NAME_AGE_MAX);
+            }
+            let is_silent = |id: &NodeId| network.health().unreachable(*id).is_some();
+            let silent = members.iter().filter(|(id, _)| is_silent(id));
+            let probes = silent.map(|(id, peer)| {
+                let channel = network.control(*id, peer);
+                // Whether it answered, the channel notes.
+                async move { drop(channel.call(Request::Identify, PROBE_LIMIT).await) }
+            });
+            join_all(probes).await;
+            rt::sleep::<E>(ROUND).await;
+        }
+    }
+
+    fn other_members(&self, running: &Running<E>) -> Vec<(NodeId, Peer)> {
+        let metrics = running.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        let others = nodes.filter(|(id, _)| **id != self.id());
+        others.map(|(id, peer)| (*id, peer.clone())).collect()
+    }
+}
