@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tower::util::MapRequest;
 
 use super::HEAD_BYTES_MAX;
-use super::overload::{refuse, refuse_immediately, serve_one};
+use super::overload::{refuse, refuse_briefly, serve_one};
 use super::slots::{Slot, Slots};
 use crate::env::{Env, Listener, rt};
 use crate::quiet::Quiet;
@@ -48,7 +48,7 @@ pub async fn serve<E: Env>(
     let accepting = accept_all::<E>(&listener, router, connections_max, alive, stop.clone());
     E::Runtime::select2(Box::pin(until_true(&mut stop.clone())), Box::pin(accepting)).await;
     until_true(&mut stop).await;
-    drop(rt::timeout::<E, _>(DRAIN_LIMIT, all_done.recv()).await);
+    let _ = rt::timeout::<E, _>(DRAIN_LIMIT, all_done.recv()).await;
 }
 
 /// Accepts connections for ever, and gives each what its slot allows.
@@ -92,7 +92,7 @@ async fn accept_all<E: Env>(
                 refuse::<E>(stream).await;
                 drop((guard, alive));
             })),
-            Slot::None => refuse_immediately(stream),
+            Slot::None => refuse_briefly::<E>(stream).await,
         }
     }
 }

@@ -67,7 +67,7 @@ impl Entrance {
         let has_evicted = oldest.is_some();
         if let Some((_, evict)) = oldest {
             // A connection that has ended meanwhile needs no message.
-            drop(evict.send(()));
+            let _ = evict.send(());
         }
         let guest = Guest { entrance: self.clone(), number, is_member: false };
         Admitted { guest, evicted, has_evicted }
