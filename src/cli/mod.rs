@@ -20,6 +20,7 @@ use tokio::runtime::Builder;
 
 mod bench;
 mod client;
+mod limits;
 mod members;
 mod node;
 mod status;

@@ -133,7 +133,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 
     let stop_with_stdin = args.stop_with_stdin;
-    let options = options(args)?;
+    let options = NodeOptions { connections: super::limits::connections(), ..options(args)? };
     let http = options.http_addr.clone();
     tracing::info!(node = options.id, raft = %options.raft_addr, data = %options.data.display(), "starting");
     let node = Node::new(TokioEnv, options);
