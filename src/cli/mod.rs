@@ -22,6 +22,7 @@ use yakt::node::RunError;
 mod addr;
 mod bench;
 mod client;
+mod limits;
 mod log;
 mod members;
 mod node;

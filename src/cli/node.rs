@@ -100,6 +100,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let log = Log::start(LOG_FILTER)?;
     let stop_with_stdin = args.stop_with_stdin;
     let (options, http) = options(args)?;
+    let options = NodeOptions { connections: super::limits::connections(), ..options };
     tracing::info!(node = options.id, raft = %options.raft_addr, data = %options.data.display(), "starting");
     let node = Node::new(TokioEnv, options);
 

@@ -35,6 +35,9 @@ const _: () = assert!(
 /// How long a refused client may take to read its answer and close the connection.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long the server may take to write a refusal that no slot is for. It takes microseconds.
+const BRIEF_LIMIT: Duration = Duration::from_millis(100);
+
 /// Bytes of a refused request that are read, so that the refusal is not lost: a system that closes a connection with
 /// unread bytes resets it, and the client may then never see the answer.
 const FAREWELL_BYTES_MAX: u64 = (HEAD_BYTES_MAX + BODY_BYTES_MAX) as u64;
@@ -127,13 +130,15 @@ pub(super) async fn refuse<E: Env>(mut stream: impl AsyncRead + AsyncWrite + Unp
     drop(rt::timeout::<E, _>(FAREWELL_LIMIT, refusing).await);
 }
 
-/// Tells a client that there is no slot for it, as far as that goes without waiting.
-pub(super) fn refuse_immediately(mut stream: impl AsyncWrite + Unpin) {
-    let refusal = refusal();
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    // The buffer of a new connection takes all of it.
-    let _ = std::pin::Pin::new(&mut stream).poll_write(&mut context, &refusal);
-    let _ = std::pin::Pin::new(&mut stream).poll_shutdown(&mut context);
+/// Tells a client that there is no slot for it, and does not wait until it has read that. Called by the task that accepts
+/// connections, so it takes [`BRIEF_LIMIT`] at most.
+pub(super) async fn refuse_briefly<E: Env>(mut stream: impl AsyncWrite + Unpin + Send) {
+    let refusing = async {
+        // The buffer of a new connection takes all of it.
+        stream.write_all(&refusal()).await?;
+        stream.shutdown().await
+    };
+    drop(rt::timeout::<E, _>(BRIEF_LIMIT, refusing).await);
 }
 
 /// A whole answer, for a request that is not read.

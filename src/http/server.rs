@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tower::util::MapRequest;
 
 use super::HEAD_BYTES_MAX;
-use super::overload::{refuse, refuse_immediately, serve_one};
+use super::overload::{refuse, refuse_briefly, serve_one};
 use super::slots::{Slot, Slots};
 use crate::env::{Env, Listener, rt};
 use crate::quiet::Quiet;
@@ -92,7 +92,7 @@ async fn accept_all<E: Env>(
                 refuse::<E>(stream).await;
                 drop((guard, alive));
             })),
-            Slot::None => refuse_immediately(stream),
+            Slot::None => refuse_briefly::<E>(stream).await,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `contract` | what the endpoints answer |
 //! | `bad_input` | what they refuse, and that nothing harms a node |
 //! | `large` | answers longer than a page |
+//! | `connections` | connections that use up descriptors, slots or memory |
 //! | `failures` | killed, stopped and restarted nodes |
 //! | `members` | removed, replaced and moved nodes; transferred leadership |
 //! | `peers` | peers that are gone, and peers that are known by name |
@@ -29,6 +30,7 @@ mod bad_input;
 mod client;
 mod cluster;
 mod command_line;
+mod connections;
 mod contract;
 mod directories;
 mod failures;

@@ -4,6 +4,7 @@
 //! of one, at most [`SNAPSHOT_BYTES_MAX`]. A later one from the same leadership or a newer one replaces it, unless it
 //! is complete.
 
+use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::raft::SnapshotResponse;
@@ -79,7 +80,7 @@ impl Receiving {
                 return Response::Unavailable(reason);
             }
             // Ballots of one term for different nodes have no order.
-            if vote.partial_cmp(&current.vote).is_none_or(std::cmp::Ordering::is_lt) {
+            if vote.partial_cmp(&current.vote).is_none_or(Ordering::is_lt) {
                 let reason = format!("a snapshot of {} is being received", current.vote);
                 return Response::Unavailable(reason);
             }
@@ -161,9 +162,11 @@ async fn install<E: Env>(
 mod tests {
     use super::*;
     use crate::env::TokioEnv;
+    use crate::raft::types::Membership;
 
     fn begin(receiving: &mut Receiving, term: u64) -> Response<TokioEnv> {
-        receiving.begin(Ballot::new_committed(term, 1), SnapshotMeta::default(), 10)
+        let meta = SnapshotMeta { last_log_id: None, last_membership: Membership::default() };
+        receiving.begin(Ballot::new_committed(term, 1), meta, 10)
     }
 
     fn take(receiving: &Receiving, bytes: usize) -> Result<bool, String> {
