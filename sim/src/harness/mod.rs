@@ -28,6 +28,7 @@ pub mod client;
 pub mod cluster;
 pub mod coverage;
 pub mod exchanges;
+mod lines;
 pub mod record;
 pub mod runner;
 pub mod scenarios;

@@ -327,12 +327,11 @@ async fn run<E: Env>(
     let reading = read(reader, &calls, &report);
     let ended = E::Runtime::select4(closed, reading, write(writer, writing), watch(&calls)).await;
     match ended {
-        Select4::First(_) => {}
+        Select4::Fourth(silent) => report.failed(&format!("no answer in {silent:?}")),
         Select4::Second(()) | Select4::Third(()) if lock(&calls).is_fruitless() => {
             report.failed("the connection was closed before an answer came");
         }
-        Select4::Second(()) | Select4::Third(()) => {}
-        Select4::Fourth(overdue) => report.failed(&format!("no answer in {overdue:?}")),
+        Select4::First(_) | Select4::Second(()) | Select4::Third(()) => {}
     }
     // Whoever still waits learns that no answer will come.
     drop(lock(&calls).waiting.take());
