@@ -38,6 +38,7 @@ mod elections;
 mod far_apart;
 mod growth;
 mod leader_kills;
+mod nameless;
 mod partitions;
 mod snapshot_catch_up;
 mod ten_minutes;
@@ -152,6 +153,10 @@ pub const ALL: &[Scenario] = &[
         "nodes die in the middle of elections, and the new leader in its first moment"
     ),
     scripted!(growth, "a cluster grows from one node to five while its leaders die"),
+    scripted!(
+        nameless,
+        "the name service goes away, and leaders die and connections break meanwhile"
+    ),
     scripted!(far_apart, "nodes continents apart, with heartbeats for it, lose their leaders"),
 ];
 

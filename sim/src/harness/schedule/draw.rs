@@ -83,6 +83,8 @@ pub enum Family {
     Operator,
     /// Disks that are lost.
     Loss,
+    /// Names that do not resolve.
+    Names,
 }
 
 impl Family {
@@ -98,6 +100,7 @@ impl Family {
         Self::Clock,
         Self::Operator,
         Self::Loss,
+        Self::Names,
     ];
 }
 

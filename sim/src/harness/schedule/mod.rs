@@ -12,6 +12,7 @@ use super::workload::plan::Operation;
 
 mod cut;
 pub mod draw;
+mod names;
 mod operator;
 pub mod play;
 mod plot;
@@ -220,6 +221,8 @@ pub enum Fault {
     Outrun { target: Target, away: u64, back: u64, disk: u64 },
     /// The operator hands leadership over.
     Transfer { to: NodeId },
+    /// Names do not resolve on any node, or lookups hang; the leader may die meanwhile, and stays down.
+    FailNames { hangs: bool, kill: bool, gap: u64, length: u64 },
     /// A node is told to take a snapshot now, and to purge what it may.
     Snapshot { target: Target },
 }

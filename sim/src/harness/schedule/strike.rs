@@ -158,6 +158,9 @@ impl Stage {
             Fault::Outrun { target, away, back, disk } => {
                 self.outrun(node(target), (away, back), disk).await;
             }
+            Fault::FailNames { hangs, kill, gap, length } => {
+                self.fail_names(hangs, kill, gap, length).await;
+            }
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
         }

@@ -101,6 +101,12 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             Fault::Jump { target, millis: if back { -millis } else { millis } }
         }
         Family::Operator => draw_operation(rng, target),
+        Family::Names => Fault::FailNames {
+            hangs: rng.random_bool(0.5),
+            kill: rng.random_range(0..4) != 0,
+            gap: spread(rng, 20, 2_000),
+            length: spread(rng, 1_000, 30_000),
+        },
         Family::Loss => {
             let down = spread(rng, 100, 5_000);
             match rng.random_range(0..6) {
