@@ -128,6 +128,15 @@ impl World {
         self.lock().hosts.get(host).is_some_and(|host| host.process.is_some())
     }
 
+    /// The host of the process whose task runs now. `None` outside of processes.
+    pub(crate) fn current_host(&self) -> Option<HostName> {
+        let node = madsim::plugin::node();
+        // Whatever logs may do so in the midst of a change of the world.
+        let state = self.state.try_lock().ok()?;
+        let of = |host: &Host| host.process.is_some_and(|process| process.node == node);
+        state.hosts.iter().find(|(_, host)| of(host)).map(|(name, _)| name.clone())
+    }
+
     /// Starts a process on `host` (switching the host on if need be): `main` gets its environment. The
     /// handle yields what `main` returned, or an error when the process was killed first. When `main`
     /// returns, the process ends, and with it all tasks it spawned.

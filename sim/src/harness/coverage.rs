@@ -64,6 +64,8 @@ sites! {
     ReadAtDeposed = "a deposed leader was read from while late answers came in", within 60;
     /// Reached: a removal stops with its leader, and the removed node leads. Fires: it completes its own removal.
     LameDuck = "a leader completed its own removal and was killed", within 120;
+    /// Reached: a leader dies while names do not resolve. Fires: another is elected.
+    NamelessElection = "a leader was elected while names did not resolve", within 500;
     /// Fires: a follower removes uncommitted entries.
     Truncation = "a follower truncated its log", within 120;
     /// Reached: a snapshot is installed. Fires: a leader's, not the node's own.

@@ -30,6 +30,7 @@ pub mod cluster;
 pub mod contract;
 pub mod coverage;
 pub mod exchanges;
+mod lines;
 pub mod record;
 pub mod runner;
 pub mod scenarios;

@@ -6,13 +6,14 @@
 //! | 2 | [`state`] | nodes that applied the same log have the same metadata, and it obeys its rules (with [`failover`]) |
 //! | 3 | [`clients`] | what all clients were told can be true (with [`linear`], [`objects`], [`placement`], [`producers`], [`keys`], [`mgmt`], [`sessions`] and [`looks`]) |
 //! | 3 | [`operators`], [`reports`] | what operators were told of the cluster, and by it of itself, is what happened ([`facts`]) |
-//! | 4 | [`liveness`] | after the faults, the cluster serves again in time |
+//! | 4 | [`liveness`] | after the faults, the cluster serves again in time; [`spin`]: and nothing runs hot |
 //!
 //! Layers 1 and 2 watch every node through its observer, step by step ([`Watch`]); 3 judges a run's history at
 //! its end; 4 is asked by whoever waits. The first violation is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use openraft::EntryPayload;
 use yakt::metadata::State;
@@ -22,6 +23,7 @@ use yakt::raft::{NodeId, Term};
 use self::addresses::AddressCheck;
 use self::facts::Facts;
 use self::raft::RaftCheck;
+use self::spin::{Act, SpinCheck};
 use self::state::StateCheck;
 use super::Violation;
 use super::coverage::{Coverage, Site};
@@ -44,6 +46,7 @@ pub mod producers;
 pub mod raft;
 pub mod reports;
 pub mod sessions;
+pub mod spin;
 pub mod state;
 
 /// Watches all nodes of a run. Clones are the same watch.
@@ -61,6 +64,7 @@ struct Seen {
     state: StateCheck,
     addresses: AddressCheck,
     facts: Facts,
+    spin: SpinCheck,
     /// What each node is in the middle of.
     busy: BTreeMap<NodeId, Busy>,
     installs: u64,
@@ -172,7 +176,14 @@ impl Watch {
                 seen.busy.entry(node).or_default().building = true;
                 Ok(())
             }
-            Step::Sent(_) | Step::Heard(_) => Ok(()),
+            Step::Sent(message) => {
+                let spun = seen.spin.sent(node, message, Duration::from_nanos(nanos()));
+                if let Err(what) = spun {
+                    seen.report(Violation::liveness(what));
+                }
+                Ok(())
+            }
+            Step::Heard(_) => Ok(()),
         };
         if let Step::Applied(..) = step {
             seen.busy.entry(node).or_default().begun = true;
@@ -193,6 +204,24 @@ impl Watch {
         if let EntryPayload::Membership(membership) = payload {
             let joint = membership.get_joint_config().len() > 1;
             self.coverage.reach(Site::MembershipChange, joint);
+        }
+    }
+
+    /// `node` wrote a line to its log.
+    pub fn wrote_line(&self, node: NodeId) {
+        self.spun(node, Act::Line, 1);
+    }
+
+    /// `node` asked for so many connections lately.
+    pub fn connected(&self, node: NodeId, count: u64) {
+        self.spun(node, Act::Connect, count);
+    }
+
+    fn spun(&self, node: NodeId, act: Act, count: u64) {
+        // A line that is written while a step is judged would wait for its own thread.
+        let Ok(mut seen) = self.seen.try_lock() else { return };
+        if let Err(what) = seen.spin.act(node, act, Duration::from_nanos(nanos()), count) {
+            seen.report(Violation::liveness(what));
         }
     }
 

@@ -23,6 +23,7 @@ use super::subject::Subject;
 use crate::env::SimEnv;
 use crate::world::World;
 
+mod calm;
 mod damage;
 mod identity;
 mod look;

@@ -1,6 +1,7 @@
 //! Which runs there are. A *scripted* scenario is a file that says what goes wrong when, and ends in
 //! [`Run::finish`]; of a *drawn* one, each seed draws a [`Schedule`], from a [`Theme`] or by a function of one's own.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use yakt::raft::config::RaftOptions;
 use super::check::Watch;
 use super::check::{clients, operators, reports};
 use super::client::{Client, Request};
-use super::cluster::{Cluster, http};
+use super::cluster::{Cluster, host, http};
 use super::contract;
 use super::coverage::{Coverage, Site};
 use super::record::{Recorder, frame, verdict};
@@ -23,7 +24,7 @@ use super::schedule::Schedule;
 use super::schedule::draw::{Family, Theme};
 use super::subject::Subject;
 use super::workload::Workload;
-use super::{Outcome, Summary, Verdict, Violation};
+use super::{Outcome, Summary, Verdict, Violation, lines};
 use crate::disk::CrashMode;
 use crate::env::SimEnv;
 use crate::harness::check::liveness::RECOVERY_LIMIT;
@@ -38,6 +39,7 @@ mod elections;
 mod far_apart;
 mod growth;
 mod leader_kills;
+mod nameless;
 mod partitions;
 mod quiet;
 mod snapshot_catch_up;
@@ -156,6 +158,10 @@ pub const ALL: &[Scenario] = &[
         "nodes die in the middle of elections, and the new leader in its first moment"
     ),
     scripted!(growth, "a cluster grows from one node to five while its leaders die"),
+    scripted!(
+        nameless,
+        "the name service goes away, and leaders die and connections break meanwhile"
+    ),
     scripted!(far_apart, "nodes continents apart, with heartbeats for it, lose their leaders"),
 ];
 
@@ -264,6 +270,7 @@ pub fn play_recorded(
         let command = subject.command(&name, seed);
         let cluster = Cluster::new(world.clone(), RaftOptions::default(), watch).serving(subject);
         recorder.follow(cluster.exchanges());
+        let _lines = lines::count(world.clone(), cluster.watch().clone());
         let outcome = Run::new(cluster.clone()).play(script).await;
         let recording = recorder.is_on().then(|| {
             let (kind, what, exchanges) = match &outcome.verdict {
@@ -280,6 +287,19 @@ pub fn play_recorded(
         });
         Played { outcome, trace: world.trace().lines(), recording }
     })
+}
+
+/// Tells the checkers every second how many connections each node has asked for in it.
+async fn count_connections(cluster: Cluster) {
+    let mut known = BTreeMap::new();
+    loop {
+        rt::sleep::<SimEnv>(Duration::from_secs(1)).await;
+        for id in 1..=NODES {
+            let connects = cluster.world().net().connects(&host(id));
+            let before = known.insert(id, connects).unwrap_or_default();
+            cluster.watch().connected(id, connects - before);
+        }
+    }
 }
 
 /// The schedule of `script`, if it has one.
@@ -311,6 +331,7 @@ impl Run {
     async fn play(self, script: Script) -> Outcome {
         let started = rt::now::<SimEnv>();
         let cluster = self.cluster.clone();
+        let counting = madsim::task::spawn(count_connections(cluster.clone()));
         let played = match (drawn_from(&script), script) {
             (Some(schedule), _) => {
                 let run = self.with_options(schedule.settings.raft());
@@ -322,6 +343,7 @@ impl Run {
             }
             (None, _) => unreachable!("what is not scripted has a schedule"),
         };
+        counting.abort();
         let judge = &cluster.subject().judge;
         let played = played.and_then(|run| judge(&run.cluster.exchanges().all()).map(|()| run));
         let (watch, trace) = (cluster.watch(), cluster.world().trace());

@@ -9,9 +9,9 @@ use axum::response::Response;
 use yakt::node::Node;
 
 use super::*;
+use crate::harness::Broken;
 use crate::harness::client::Answer;
 use crate::harness::schedule::{Fault, Planned, Target, play};
-use crate::harness::{Broken, cluster};
 
 /// A quiet second of a cluster that nobody asks anything, but for `faults` at its start.
 fn short(faults: Vec<Fault>) -> Schedule {
@@ -211,7 +211,7 @@ fn a_healed_cluster_that_does_not_come_to_order_is_caught() {
     let held = finished_after(|cluster| {
         cluster.hold(5);
         cluster.kill(5);
-        assert!(!cluster.world().is_running(&cluster::host(5)));
+        assert!(!cluster.world().is_running(&host(5)));
     });
     let what = held.expect_err("node 5 is held").what;
     assert!(what.starts_with("convergence") && what.contains("node 5 does not run"), "{what}");

@@ -104,6 +104,8 @@ pub enum Family {
     Calendar,
     /// File descriptors that are used up.
     Descriptors,
+    /// Names that do not resolve.
+    Names,
 }
 
 impl Family {
@@ -124,6 +126,7 @@ impl Family {
         Self::Relapse,
         Self::Calendar,
         Self::Descriptors,
+        Self::Names,
     ];
 }
 

@@ -15,6 +15,7 @@ mod descriptors;
 pub mod draw;
 mod identity;
 mod moments;
+mod names;
 mod operator;
 pub mod play;
 mod plot;
@@ -252,6 +253,8 @@ pub enum Fault {
     },
     /// The operator hands leadership over.
     Transfer { to: NodeId },
+    /// Names do not resolve on any node, or lookups hang; the leader may die meanwhile, and stays down.
+    FailNames { hangs: bool, kill: bool, gap: u64, length: u64 },
     /// A node is told to take a snapshot now, and to purge what it may.
     Snapshot { target: Target },
     /// The same, with a power loss in the n-th write after the snapshot is there: among the writes of the purge.

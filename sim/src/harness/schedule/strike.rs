@@ -170,6 +170,9 @@ impl Stage {
             Fault::Copy { target, unseen, headless } => {
                 self.copy(node(target), unseen, headless).await;
             }
+            Fault::FailNames { hangs, kill, gap, length } => {
+                self.fail_names(hangs, kill, gap, length).await;
+            }
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
             Fault::CrashInPurge { target, writes, loss, down } => {

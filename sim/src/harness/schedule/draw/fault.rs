@@ -131,6 +131,12 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             headless: rng.random_range(0..3) == 0,
         },
         Family::Descriptors => Fault::Descriptors { target, length: spread(rng, 50, 20_000) },
+        Family::Names => Fault::FailNames {
+            hangs: rng.random_bool(0.5),
+            kill: rng.random_range(0..4) != 0,
+            gap: spread(rng, 20, 2_000),
+            length: spread(rng, 1_000, 30_000),
+        },
         Family::Loss => {
             let down = spread(rng, 100, 5_000);
             match rng.random_range(0..6) {

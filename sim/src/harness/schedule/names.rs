@@ -1,0 +1,91 @@
+//! Names stop resolving for a while, and a leader dies meanwhile.
+//!
+//! Connections that are open go on, so a cluster whose leader lives notices little. What must work
+//! without a name service is an election: nodes that have run for a while remember each other's addresses.
+
+use std::time::Duration;
+
+use yakt::env::rt;
+use yakt::raft::NodeId;
+
+use super::Target;
+use super::play::Stage;
+use crate::env::SimEnv;
+use crate::harness::Violation;
+use crate::harness::cluster::host;
+use crate::harness::coverage::Site;
+
+/// How long a cluster must have been undisturbed before the outage to be judged in it: a node looks its
+/// peers' names up every 5 s.
+const SETTLED: Duration = Duration::from_secs(8);
+
+/// How long an otherwise undisturbed cluster may be without a leader after the old one died.
+const ELECTION_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Stage {
+    /// Lookups fail on every node, or hang; after `gap` the leader is killed, if `kill`, and stays down until
+    /// the outage ends.
+    pub(super) async fn fail_names(&self, hangs: bool, kill: bool, gap: u64, length: u64) {
+        let before = self.cluster.lives();
+        let settled = kill && self.is_undisturbed_for(SETTLED, None).await;
+        let is_judged = settled && self.cluster.lives() == before;
+        for id in 1..=self.cluster.size() {
+            self.world().net().fail_names(&host(id), hangs);
+        }
+        self.note("network", None, || {
+            format!("names do not resolve for {length} ms, hang: {hangs}")
+        });
+        let until = self.over.min(rt::now::<SimEnv>() + Duration::from_millis(length));
+        let mut victim = None;
+        if kill {
+            self.last(gap).await;
+            let leader = self.resolve(Target::Leader);
+            self.cluster.hold(leader);
+            self.cluster.kill(leader);
+            victim = Some(leader);
+            if is_judged {
+                self.expect_election(leader).await;
+            }
+        }
+        rt::sleep::<SimEnv>(until.saturating_duration_since(rt::now::<SimEnv>())).await;
+        for id in 1..=self.cluster.size() {
+            self.world().net().restore_names(&host(id));
+        }
+        self.note("heal", None, || "names resolve again".to_owned());
+        if let Some(victim) = victim {
+            self.cluster.release(victim);
+        }
+    }
+
+    /// Reports a violation if nobody leads after `victim`, unless something else is wrong too.
+    async fn expect_election(&self, victim: NodeId) {
+        let lives = self.cluster.lives();
+        let undisturbed = self.is_undisturbed_for(ELECTION_LIMIT, Some(victim)).await;
+        let elected = self.cluster.leader().is_some();
+        self.cluster.watch().coverage().reach(Site::NamelessElection, elected);
+        if undisturbed && !elected && self.cluster.lives() == lives {
+            let what = format!(
+                "names: {ELECTION_LIMIT:?} after node {victim} died, nobody leads while names do not resolve{}",
+                self.cluster.beliefs()
+            );
+            self.cluster.watch().report(Violation::liveness(what));
+        }
+    }
+
+    /// Waits for `duration`, or until something disturbs the nodes other than `victim`, a leader appears after
+    /// `victim`, or the time is over. Says whether it was the duration that ended.
+    async fn is_undisturbed_for(&self, duration: Duration, victim: Option<NodeId>) -> bool {
+        let deadline = rt::now::<SimEnv>() + duration;
+        while rt::now::<SimEnv>() < deadline {
+            let elected = victim.is_some() && self.cluster.leader().is_some();
+            if self.is_over() || elected || !self.cluster.is_undisturbed(victim) {
+                return false;
+            }
+            rt::sleep::<SimEnv>(LOOK_INTERVAL).await;
+        }
+        !self.is_over()
+    }
+}
