@@ -68,7 +68,16 @@ pub async fn run_router<E: Env>(
     let connections_max = node.connection_limits().http;
     let serving =
         rt::spawn::<E, _>(http::server::serve::<E>(listener, router, connections_max, stopped));
-    let result = node.run().await;
+    let (mut running, mut serving) = (Box::pin(node.run()), Box::pin(serving));
+    let result = match E::Runtime::select2(running.as_mut(), serving.as_mut()).await {
+        Select2::First(result) => result,
+        // It serves until it is told to stop, which it was not: it panicked.
+        Select2::Second(_) => {
+            node.stop();
+            running.await?;
+            return Err(RunError::Task("serving HTTP"));
+        }
+    };
     stop.send_replace(true);
     match E::Runtime::select2(Box::pin(rt::sleep::<E>(DRAIN_LIMIT)), serving).await {
         Select2::First(()) | Select2::Second(_) => {}

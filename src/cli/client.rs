@@ -7,6 +7,7 @@ use hyper::Method;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use uuid::Uuid;
 use yakt::node::{ClusterStatus, REQUEST_DEADLINE};
 use yakt::raft::NodeId;
 
@@ -24,9 +25,10 @@ pub(super) async fn cluster(addr: &str) -> Result<ClusterStatus, Failure> {
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// Whether the node at `addr` is ready.
-pub(super) async fn ready(addr: &str) -> bool {
-    get(addr, "/readyz").await.is_ok()
+/// Whether the process `instance` answers at `addr`, and is ready.
+pub(super) async fn ready(addr: &str, instance: Uuid) -> bool {
+    let is_it = cluster(addr).await.is_ok_and(|status| status.instance == instance);
+    is_it && get(addr, "/readyz").await.is_ok()
 }
 
 /// Removes the member `node`, through the node at `addr`; what that says at `/cluster` then.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use uuid::Uuid;
 use yakt::env::TokioEnv;
 use yakt::node::{ConnectionLimits, Node, NodeOptions};
 use yakt::raft::NodeId;
@@ -50,6 +51,9 @@ pub(crate) struct Args {
     /// Stop when standard input ends: set by `yakt up`, so that no node outlives it
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
+    /// The name of this process at `/cluster`: set by `yakt up`, to know its own nodes from others
+    #[arg(long, hide = true, value_name = "UUID")]
+    instance: Option<Uuid>,
 }
 
 fn heartbeat_interval(text: &str) -> Result<Duration, String> {
@@ -92,6 +96,7 @@ fn options(args: Args) -> Result<(NodeOptions, String), Failure> {
             .with_heartbeat_interval(args.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL)),
         observer: None,
         connections: ConnectionLimits::default(),
+        instance: args.instance,
     };
     Ok((options, listen))
 }

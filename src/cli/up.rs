@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
-
+use uuid::Uuid;
+use yakt::env::{TokioEnv, rt};
+use yakt::node::ClusterStatus;
 use yakt::raft::storage::CLAIMED_NAME;
 
 use super::{Failure, REMOVED_STATUS, client, print};
@@ -65,6 +67,8 @@ struct Process {
     /// The other nodes' Raft addresses and data directories.
     others: Vec<(u16, String, PathBuf)>,
     child: Option<Child>,
+    /// What the child calls itself at `/cluster`. Another process may have its address.
+    instance: Uuid,
     died: Option<Instant>,
     /// Whether it ended because it was removed from the cluster: it is not started again.
     removed: bool,
@@ -97,8 +101,10 @@ impl Process {
     fn start(&mut self) -> Result<(), Failure> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.map_err(|error| format!("cannot open {}: {error}", self.log.display()))?;
+        self.instance = rt::random_uuid::<TokioEnv>();
         let child = Command::new(std::env::current_exe()?)
             .args(self.args())
+            .args(["--instance", &self.instance.to_string()])
             .arg("--stop-with-stdin")
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
@@ -110,6 +116,17 @@ impl Process {
         self.child = Some(child);
         self.died = None;
         Ok(())
+    }
+
+    /// Whether the child is ready.
+    async fn is_ready(&self) -> bool {
+        client::ready(&self.http, self.instance).await
+    }
+
+    /// The status of the cluster, from the child.
+    async fn status(&self) -> Option<ClusterStatus> {
+        let status = client::cluster(&self.http).await.ok()?;
+        (status.instance == self.instance).then_some(status)
     }
 
     /// Says so, once, if the process has ended since the last look.
@@ -171,6 +188,7 @@ fn plan(args: &Args) -> Result<Vec<Process>, Failure> {
             .map(|other| (other, raft(other), data(other)))
             .collect(),
         child: None,
+        instance: Uuid::nil(),
         died: None,
         removed: false,
     };
@@ -237,7 +255,7 @@ async fn wait_until_ready(
     is_new: bool,
 ) -> Result<(), Failure> {
     for position in 0..nodes.len() {
-        while nodes[position].child.is_some() && !client::ready(&nodes[position].http).await {
+        while nodes[position].child.is_some() && !nodes[position].is_ready().await {
             for node in nodes.iter_mut() {
                 if node.look()? {
                     let why = format!("node {} did not start:\n{}", node.id, tail(&node.log));
@@ -264,7 +282,7 @@ async fn wait_until_ready(
 /// Who leads, by the word of the node with the highest term.
 async fn leadership(nodes: &[Process]) -> String {
     let alive = nodes.iter().filter(|node| node.child.is_some());
-    let asked = futures_util::future::join_all(alive.map(|node| client::cluster(&node.http))).await;
+    let asked = futures_util::future::join_all(alive.map(Process::status)).await;
     let answers: Vec<_> = asked.into_iter().flatten().collect();
     let up: Vec<_> = answers.iter().map(|answer| answer.node.to_string()).collect();
     let newest =

@@ -144,6 +144,7 @@ mod tests {
             raft: crate::raft::config::RaftOptions::default(),
             observer: None,
             connections: crate::node::ConnectionLimits::default(),
+            instance: None,
         };
         Node::new(TokioEnv, options)
     }

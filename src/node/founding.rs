@@ -11,14 +11,15 @@
 //! Limits: a founder that no member reaches founds its cluster. A node that has let in a second voter goes on: by then two
 //! clusters exist, and only an operator can choose between them.
 
-use std::sync::Arc;
-
+use openraft::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::sync::{Semaphore, mpsc};
+use openraft_rt::Select2;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::callers::hear_callers;
 use super::{Node, RunError, Running};
-use crate::env::{Env, Listener, rt};
+use crate::env::{Env, rt};
 use crate::raft::NodeId;
 use crate::raft::network::message::Hello;
 use crate::raft::network::{HELLO_BYTES_MAX, frame};
@@ -27,9 +28,6 @@ use crate::raft::network::{HELLO_BYTES_MAX, frame};
 /// wait for an earlier one to be refused.
 const LISTEN_HEARTBEATS: u32 = 6;
 
-/// Callers that a founder hears at the same time. Members are at most a few, and others must not take all of its memory.
-const CALLERS_MAX: usize = 32;
-
 impl<E: Env> Node<E> {
     /// Binds the Raft address, and listens there for members of another cluster that expect this node.
     ///
@@ -37,11 +35,8 @@ impl<E: Env> Node<E> {
     ///
     /// [`RunError::Expected`] when one calls, [`RunError::Listen`] when the address cannot be bound.
     pub(super) async fn listen_before_founding(&self) -> Result<E::Listener, RunError> {
-        let options = &self.inner.options;
-        let listener = self.inner.env.listen(&options.raft_addr).await;
-        let listener = listener
-            .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
-        let limit = options.raft.heartbeat_interval * LISTEN_HEARTBEATS;
+        let listener = self.listen().await?;
+        let limit = self.inner.options.raft.heartbeat_interval * LISTEN_HEARTBEATS;
         match rt::timeout::<E, _>(limit, expected_by::<E>(&listener, self.id())).await {
             None => Ok(listener),
             Some(cluster) => Err(self.expected(cluster)),
@@ -65,7 +60,7 @@ impl<E: Env> Node<E> {
     }
 
     /// Whether no other node votes in this one's cluster.
-    fn is_alone(&self, running: &Running<E>) -> bool {
+    pub(super) fn is_alone(&self, running: &Running<E>) -> bool {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.membership().voter_ids().all(|voter| voter == self.id())
@@ -77,48 +72,28 @@ impl<E: Env> Node<E> {
     }
 }
 
-/// Waits until a caller takes the process behind `listener` for node `node` of its cluster; returns that cluster. Every
-/// caller is hung up on: what it wants, it asks again later.
+/// Waits until a caller takes the process behind `listener` for node `node` of its cluster; returns that
+/// cluster. Every caller is hung up on, and calls again later.
 async fn expected_by<E: Env>(listener: &E::Listener, node: NodeId) -> Uuid {
-    let (sender, mut receiver) = mpsc::channel(CALLERS_MAX);
-    let room = Arc::new(Semaphore::new(CALLERS_MAX));
-    let accepting = async {
-        loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-                // Only a closed semaphore refuses, and this one is never closed.
-                return std::future::pending().await;
+    let (sender, mut receiver) = mpsc::channel(1);
+    let hear = |mut stream: E::Stream| {
+        let sender = sender.clone();
+        async move {
+            let Ok(Some(hello)) = frame::read::<Hello>(&mut stream, HELLO_BYTES_MAX).await else {
+                return;
             };
-            let Ok((mut stream, _)) = listener.accept().await else {
-                rt::sleep::<E>(super::RETRY_PAUSE).await;
-                continue;
-            };
-            let sender = sender.clone();
-            drop(rt::spawn::<E, _>(async move {
-                // No caller stays longer than the founder listens: this task ends with the receiver.
-                let heard = async {
-                    match frame::read::<Hello>(&mut stream, HELLO_BYTES_MAX).await {
-                        // A founder has no cluster yet, so every cluster is another one.
-                        Ok(Some(hello)) => hello.expects_elsewhere(node, Uuid::nil()),
-                        Ok(None) | Err(_) => None,
-                    }
-                };
-                let gone = Box::pin(sender.closed());
-                let heard = <E::Runtime as openraft::AsyncRuntime>::select2(gone, Box::pin(heard));
-                if let openraft_rt::Select2::Second(Some(cluster)) = heard.await {
-                    // The receiver may be gone: the founder stops anyway.
-                    let _ = sender.send(cluster).await;
-                }
-                drop(permit);
-            }));
+            // A founder has no cluster yet, so every cluster is another one.
+            if let Some(cluster) = hello.expects_elsewhere(node, Uuid::nil()) {
+                // The receiver may be gone: the founder stops anyway.
+                let _ = sender.send(cluster).await;
+            }
         }
     };
-    let heard = Box::pin(receiver.recv());
-    let accepting: std::pin::Pin<Box<dyn Future<Output = std::convert::Infallible> + Send + '_>> =
-        Box::pin(accepting);
-    match <E::Runtime as openraft::AsyncRuntime>::select2(heard, accepting).await {
-        openraft_rt::Select2::First(Some(cluster)) => cluster,
+    let (heard, hearing) = (receiver.recv(), hear_callers::<E, _>(listener, hear));
+    match E::Runtime::select2(Box::pin(heard), Box::pin(hearing)).await {
+        Select2::First(Some(cluster)) => cluster,
         // This function holds a sender.
-        openraft_rt::Select2::First(None) => std::future::pending().await,
-        openraft_rt::Select2::Second(never) => match never {},
+        Select2::First(None) => std::future::pending().await,
+        Select2::Second(never) => match never {},
     }
 }

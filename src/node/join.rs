@@ -29,8 +29,8 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
-use uuid::Uuid;
 
+use super::answers::{Answers, describe};
 use super::members::answered_since;
 use super::original::running_at;
 use super::propose::leader;
@@ -52,18 +52,12 @@ const PASS_ON_LIMIT: Duration = Duration::from_millis(1_600);
 /// never say so.
 const JOIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long asking for the cluster may take.
-const IDENTIFY_LIMIT: Duration = Duration::from_secs(1);
-
 /// Pause between two attempts to join.
-const JOIN_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const JOIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a node that was a member when it stopped waits for a leader to call before it asks: longer than a
 /// leader's pause between two attempts at a node that is away.
 const CALL_LIMIT: Duration = Duration::from_secs(1);
-
-/// Least time between two lines that say why a node has not joined.
-const NOTICE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Attempts in a row at noting its own address after which a leader hands over. Followers call the address that is
 /// committed, so they cannot pass requests on to a leader whose address no member reaches.
@@ -79,25 +73,6 @@ pub(super) const RETAIN: bool = false;
 pub(super) struct Refused(pub(super) String);
 
 impl<E: Env> Node<E> {
-    /// Asks the ensemble which cluster it is, for as long as it takes.
-    pub(super) async fn identify(&self) -> Result<Uuid, Refused> {
-        loop {
-            for addr in &self.inner.options.ensemble {
-                let target = Target { addr: addr.clone(), member: None, cluster: None };
-                let channel = Channel::new(self.inner.names.clone(), target);
-                match channel.call(Request::Identify, IDENTIFY_LIMIT).await {
-                    Ok(Response::Cluster(cluster)) => return Ok(cluster),
-                    Ok(Response::Refused(reason) | Response::Misdirected(reason)) => {
-                        return Err(Refused(reason));
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%addr, %error, "waiting for the ensemble"),
-                }
-            }
-            rt::sleep::<E>(JOIN_PAUSE).await;
-        }
-    }
-
     /// Asks to be a voter under this node's present addresses until it is one.
     ///
     /// That its own log says so is not enough: it may have been removed since. A member is called by its leader
@@ -112,7 +87,7 @@ impl<E: Env> Node<E> {
             };
             let _ = rt::timeout::<E, _>(CALL_LIMIT, called).await;
         }
-        let (mut notice, mut unnoted) = (Notice::default(), 0);
+        let (mut answers, mut unnoted) = (Answers::<E>::new(), 0);
         loop {
             if self.is_member_as(running, &peer) && self.knows_live_leader(running) {
                 return Ok(());
@@ -123,7 +98,7 @@ impl<E: Env> Node<E> {
                     Response::Joined => {}
                     Response::Refused(reason) => return Err(Refused(reason)),
                     answer => {
-                        notice.give(&answer);
+                        answers.note("this node", describe(answer));
                         unnoted += 1;
                         if unnoted >= UNNOTED_MAX {
                             self.hand_over(running).await;
@@ -134,7 +109,11 @@ impl<E: Env> Node<E> {
                 unnoted = 0;
             }
             for addr in self.member_addrs(running) {
-                let target = Target { addr, member: None, cluster: Some(running.identity.cluster) };
+                let target = Target {
+                    addr: addr.clone(),
+                    member: None,
+                    cluster: Some(running.identity.cluster),
+                };
                 let channel = Channel::new(self.inner.names.clone(), target);
                 let request =
                     Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };
@@ -146,10 +125,11 @@ impl<E: Env> Node<E> {
                     Ok(Response::Misdirected(reason)) if !knows_members(running) => {
                         return Err(Refused(reason));
                     }
-                    Ok(answer) => notice.give(&answer),
-                    Err(error) => tracing::debug!(%error, "not joined yet"),
+                    Ok(answer) => answers.note(&addr, describe(answer)),
+                    Err(error) => answers.note(&addr, error.to_string()),
                 }
             }
+            answers.write("not joined yet; asking again");
             rt::sleep::<E>(JOIN_PAUSE).await;
         }
     }
@@ -281,34 +261,6 @@ impl<E: Env> Node<E> {
             Ok(()) => Response::Joined,
             Err(error) => Response::Unavailable(error.to_string()),
         }
-    }
-}
-
-/// Logs why a node waits: the first time, and then every [`NOTICE_INTERVAL`].
-struct Notice<E: Env> {
-    given: Option<rt::Instant<E>>,
-    /// Reasons since then that were not logged.
-    silent: u64,
-}
-
-impl<E: Env> Default for Notice<E> {
-    fn default() -> Self {
-        Self { given: None, silent: 0 }
-    }
-}
-
-impl<E: Env> Notice<E> {
-    fn give(&mut self, answer: &Response<E>) {
-        let Response::Unavailable(reason) = answer else {
-            return tracing::debug!(?answer, "not joined yet");
-        };
-        let now = rt::now::<E>();
-        if self.given.is_some_and(|given| now - given < NOTICE_INTERVAL) {
-            self.silent += 1;
-            return;
-        }
-        tracing::warn!(reason, unlogged = self.silent, "not joined yet; this node asks again");
-        (self.given, self.silent) = (Some(now), 0);
     }
 }
 

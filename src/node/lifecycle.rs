@@ -69,12 +69,30 @@ pub enum RunError {
         /// The cluster that expects it.
         cluster: uuid::Uuid,
     },
+    /// It is alone in the cluster that it founded, and a node that its options name as a member belongs to
+    /// another one.
+    #[error(
+        "this data directory belongs to cluster {own}, which this node founded and is alone in, and {addr} belongs to \
+         cluster {other}. To join that cluster, start with an empty directory: the metadata in this one is not taken \
+         over. To keep this cluster, leave -e out"
+    )]
+    OtherCluster {
+        /// This node's cluster.
+        own: uuid::Uuid,
+        /// The address of the other node.
+        addr: String,
+        /// The cluster of the other node.
+        other: uuid::Uuid,
+    },
     /// It was a member, and is no more.
     #[error("node {0} was removed from the cluster; started again, it would ask to join anew")]
     Removed(NodeId),
     /// Its directory is not what the cluster relies on: see [`guard`](crate::raft::guard).
     #[error(transparent)]
     Breach(#[from] Breach),
+    /// A task without which the node is no use has panicked: a bug.
+    #[error("{0} ended by a panic, which is a bug; its message is on standard error")]
+    Task(&'static str),
     /// Raft stopped: its disk failed, or it found a state that must not be.
     #[error("consensus stopped: {0}")]
     Fatal(String),
@@ -138,8 +156,9 @@ impl<E: Env> Node<E> {
         )));
         running.raft.run();
         let node = self.clone();
-        drop(rt::spawn::<E, _>(candidacy.keep(async move { node.stopped().await })));
+        let keeping = rt::spawn::<E, _>(candidacy.keep(async move { node.stopped().await }));
 
+        let mut serving = Box::pin(serving);
         let failed = async {
             match E::Runtime::select3(
                 Box::pin(running.breaches.wait()),
@@ -154,16 +173,23 @@ impl<E: Env> Node<E> {
                 Select3::Third(error) => error,
             }
         };
-        let result = match E::Runtime::select2(Box::pin(self.stopped()), Box::pin(failed)).await {
-            Select2::First(()) => {
+        let (stopped, failed) = (Box::pin(self.stopped()), Box::pin(failed));
+        let accepting = Box::pin(until_panic(serving.as_mut()));
+        let standing = Box::pin(until_panic(keeping));
+        let result = match E::Runtime::select4(stopped, failed, accepting, standing).await {
+            Select4::First(()) => {
                 self.hand_over(running).await;
                 Ok(())
             }
-            Select2::Second(error) => Err(error),
+            Select4::Second(error) => Err(error),
+            Select4::Third(()) => Err(RunError::Task("accepting Raft connections")),
+            Select4::Fourth(()) => Err(RunError::Task("deciding whether to stand for election")),
         };
         self.inner.stop.send_replace(true);
         let shutdown = rt::timeout::<E, _>(SHUTDOWN_LIMIT, join_raft(running)).await;
-        drop(serving.await);
+        if !matches!(result, Err(RunError::Task(_))) {
+            drop(serving.await);
+        }
         if result.is_ok() {
             shutdown.ok_or(RunError::StoppedLate)?;
             match rt::timeout::<E, _>(SHUTDOWN_LIMIT, running.log.writer().flush()).await {
@@ -180,16 +206,15 @@ impl<E: Env> Node<E> {
         let mut store =
             Store::open(env.clone(), &options.data, options.id, options.raft.log_segment_bytes)
                 .await?;
-        let mut listener = None;
-        let identity = match store.identity() {
-            Some(identity) => identity,
+        let (listener, identity) = match store.identity() {
+            Some(identity) => (self.listen().await?, identity),
             None => {
                 let founder = options.ensemble.is_empty();
-                if founder {
-                    listener = Some(self.listen_before_founding().await?);
-                }
-                let cluster =
-                    if founder { rt::random_uuid::<E>() } else { self.identify().await? };
+                let (listener, cluster) = if founder {
+                    (self.listen_before_founding().await?, rt::random_uuid::<E>())
+                } else {
+                    self.wait_for_cluster().await?
+                };
                 let identity = Identity {
                     cluster,
                     node: options.id,
@@ -197,16 +222,9 @@ impl<E: Env> Node<E> {
                     founder,
                 };
                 store.claim(identity).await.map_err(OpenError::Io)?;
-                identity
+                (listener, identity)
             }
         };
-        let listener = match listener {
-            Some(listener) => Ok(listener),
-            None => env.listen(&options.raft_addr).await,
-        };
-        let listener = listener
-            .map_err(|source| RunError::Listen { addr: options.raft_addr.clone(), source })?;
-
         let page_bytes = options.raft.snapshot_page_bytes();
         let (log, snapshots) = store.into_parts(options.observer.clone(), page_bytes).await?;
         let breaches = Breaches::default();
@@ -233,7 +251,6 @@ impl<E: Env> Node<E> {
         let running = Running {
             heard: server::LeaderHeard::default(),
             candidacy: Candidacy::new(raft.clone(), options.id, identity.directory),
-            instance: rt::random_uuid::<E>(),
             warned: std::sync::Mutex::default(),
             expected_by: tokio::sync::watch::channel(None).0,
             identity,
@@ -248,6 +265,12 @@ impl<E: Env> Node<E> {
         Ok(listener)
     }
 
+    pub(super) async fn listen(&self) -> Result<E::Listener, RunError> {
+        let addr = &self.inner.options.raft_addr;
+        let listener = self.inner.env.listen(addr).await;
+        listener.map_err(|source| RunError::Listen { addr: addr.clone(), source })
+    }
+
     /// Founds or joins the cluster, and does the leader's duties whenever this node leads.
     async fn work(&self, running: &Running<E>) -> RunError {
         let entering = async {
@@ -259,10 +282,13 @@ impl<E: Env> Node<E> {
         let duties = Box::pin(self.duties(running));
         let snapshots = Box::pin(self.take_due_snapshots(running));
         let expected = Box::pin(self.expected_elsewhere(running));
+        let other = Box::pin(self.other_cluster(running));
+        let expected = Box::pin(async move { E::Runtime::select2(expected, other).await });
         let progress = Box::pin(self.watch_progress(running));
         let duties = Box::pin(async move { E::Runtime::select2(duties, progress).await });
         match E::Runtime::select4(expected, Box::pin(entering), duties, snapshots).await {
-            Select4::First(error) | Select4::Second(error) => error,
+            Select4::First(Select2::First(error) | Select2::Second(error))
+            | Select4::Second(error) => error,
             Select4::Third(Select2::First(never) | Select2::Second(never))
             | Select4::Fourth(never) => match never {},
         }
@@ -375,6 +401,13 @@ impl<E: Env> Node<E> {
 
     async fn until_stopped(self, work: impl Future<Output = ()> + Send) {
         self.unless_stopped(work).await;
+    }
+}
+
+/// Ends when `task` panics, and only then.
+async fn until_panic<T, P>(task: impl Future<Output = Result<T, P>>) {
+    if task.await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -29,10 +29,13 @@ use crate::raft::state_machine::{Image, Images, SnapshotDue};
 use crate::raft::storage::{Identity, LogStore};
 use crate::raft::{NodeId, Peer, Raft, Tally};
 
+mod answers;
+mod callers;
 mod clock;
 mod coalesce;
 mod connections;
 mod duties;
+mod ensemble;
 mod founding;
 mod join;
 mod leadership;
@@ -86,6 +89,9 @@ pub struct NodeOptions {
     pub observer: Option<Observer>,
     /// How many connections it accepts.
     pub connections: ConnectionLimits,
+    /// A name for this process, which `/cluster` shows; `None` to draw one. A program that starts a node
+    /// can tell its own process from another one at the same address.
+    pub instance: Option<Uuid>,
 }
 
 /// A member of the cluster. Clones are the same node.
@@ -95,6 +101,8 @@ pub struct Node<E: Env> {
 
 struct Inner<E: Env> {
     env: E,
+    /// Names this process: see [`original`].
+    instance: Uuid,
     /// For every connection to another node, before and after it joins.
     names: Names<E>,
     options: NodeOptions,
@@ -122,8 +130,6 @@ struct Running<E: Env> {
     heard: LeaderHeard<E>,
     breaches: Breaches,
     candidacy: Candidacy<E>,
-    /// Drawn at each start: see [`original`].
-    instance: Uuid,
     /// When this node last warned of a copy of its directory.
     warned: std::sync::Mutex<Option<rt::Instant<E>>>,
     /// Another cluster that expects this node: see [`founding`].
@@ -147,6 +153,7 @@ impl<E: Env> Node<E> {
     #[must_use]
     pub fn new(env: E, options: NodeOptions) -> Self {
         let inner = Inner {
+            instance: options.instance.unwrap_or_else(rt::random_uuid::<E>),
             names: Names::new(env.clone()),
             env,
             options,

@@ -140,7 +140,7 @@ impl<E: Env> Node<E> {
         for peer in former {
             let channel = self.channel_to(running, self.id(), peer);
             match look::<E>(&channel).await {
-                Found::Member(instance) if instance != running.instance => {
+                Found::Member(instance) if instance != self.inner.instance => {
                     let addr = self.inner.options.raft_addr.clone();
                     // The other process only logs it.
                     drop(channel.call(Request::Copied { addr }, LOOK_LIMIT).await);
@@ -253,7 +253,7 @@ impl<E: Env> Node<E> {
                 })
                 .collect()
         };
-        let mut last = Found::Member(running.instance);
+        let mut last = Found::Member(self.inner.instance);
         while let Some((voter, answer)) = answers.next().await {
             last = match answer {
                 Ok(Response::Instance(instance)) => return Found::Member(instance),
@@ -303,7 +303,7 @@ impl<E: Env> Node<E> {
     /// Answers a process that asks which process this is.
     pub(super) fn own_instance(&self) -> Response<E> {
         match self.running() {
-            Some(running) => Response::Instance(running.instance),
+            Some(_) => Response::Instance(self.inner.instance),
             None => Response::Unavailable("this node is starting".to_owned()),
         }
     }
@@ -328,7 +328,7 @@ impl<E: Env> Node<E> {
     /// cut off. If that process is there, it is the member now. Otherwise this node takes its place back.
     pub(super) async fn reclaim(&self, running: &Running<E>, peer: &Peer) -> Result<(), RunError> {
         match look::<E>(&self.channel_to(running, self.id(), peer)).await {
-            Found::Member(instance) if instance != running.instance => Err(self.copy_of(peer)),
+            Found::Member(instance) if instance != self.inner.instance => Err(self.copy_of(peer)),
             _ => Ok(self.join(running).await?),
         }
     }

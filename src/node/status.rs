@@ -22,6 +22,8 @@ pub struct ClusterStatus {
     pub cluster_id: Option<Uuid>,
     /// The answering node.
     pub node: NodeId,
+    /// The answering process: [`NodeOptions::instance`](super::NodeOptions::instance).
+    pub instance: Uuid,
     /// Who leads.
     pub leader: Option<NodeId>,
     /// The answering node's term.
@@ -71,10 +73,10 @@ impl<E: Env> Node<E> {
     #[must_use]
     pub fn status(&self) -> ClusterStatus {
         let Some(running) = self.running() else {
-            let (node, cluster_id) = (self.id(), None);
             return ClusterStatus {
-                cluster_id,
-                node,
+                cluster_id: None,
+                node: self.id(),
+                instance: self.inner.instance,
                 leader: None,
                 term: 0,
                 committed: 0,
@@ -116,6 +118,7 @@ impl<E: Env> Node<E> {
         ClusterStatus {
             cluster_id: Some(running.identity.cluster),
             node: self.id(),
+            instance: self.inner.instance,
             leader,
             term: metrics.current_term,
             committed: committed.index().unwrap_or(0),

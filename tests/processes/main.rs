@@ -13,6 +13,7 @@
 //! | `failures` | killed, stopped and restarted nodes |
 //! | `members` | removed, replaced and moved nodes; transferred leadership |
 //! | `peers` | peers that are gone, and peers that are known by name |
+//! | `ensemble` | mistakes in `-e`, and used ports |
 //! | `growth` | the original's start lines |
 //! | `operation` | signals, removed nodes under `yakt up`, advertised addresses |
 //! | `directories` | what a node refuses to start on |
@@ -33,6 +34,7 @@ mod command_line;
 mod connections;
 mod contract;
 mod directories;
+mod ensemble;
 mod failures;
 mod growth;
 mod histories;

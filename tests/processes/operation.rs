@@ -10,7 +10,15 @@ use crate::{scratch_dir, yakt};
 /// SIGHUP killed a node without a handover: a closed terminal cost the cluster an election timeout.
 #[test]
 fn a_hangup_stops_a_node_cleanly() {
-    let mut cluster = Cluster::start(yakt(), scratch_dir(), 3);
+    let mut cluster = Cluster::plan(yakt(), scratch_dir(), 3);
+    for id in 1..=3 {
+        // This test may run under `nohup` itself.
+        let node = cluster.command(id);
+        let mut command = Command::new("env");
+        command.arg("--default-signal=HUP").arg(node.get_program()).args(node.get_args());
+        cluster.run(id, command);
+    }
+    cluster.wait_until_whole();
     let leader = cluster.leader();
     cluster.node(leader).signal("HUP");
     let status = cluster.wait(leader);

@@ -323,6 +323,7 @@ async fn run<E: Env>(
     closed: oneshot::Receiver<()>,
     report: Report<E>,
 ) {
+    let _end = End(&calls);
     let (reader, writer) = tokio::io::split(stream);
     let reading = read(reader, &calls, &report);
     let ended = E::Runtime::select4(closed, reading, write(writer, writing), watch(&calls)).await;
@@ -333,8 +334,17 @@ async fn run<E: Env>(
         Select4::First(_) | Select4::Second(()) | Select4::Third(()) => {}
         Select4::Fourth(overdue) => report.failed(&format!("no answer in {overdue:?}")),
     }
-    // Whoever still waits learns that no answer will come.
-    drop(lock(&calls).waiting.take());
+}
+
+/// The end of a connection, by a panic too: callers that still wait are told that no answer will come, and
+/// the next call opens a new connection.
+struct End<'a, E: Env>(&'a Mutex<Calls<E>>);
+
+impl<E: Env> Drop for End<'_, E> {
+    fn drop(&mut self) {
+        let waiting = lock(self.0).waiting.take();
+        drop(waiting);
+    }
 }
 
 /// Where a connection tells whether its peer answers.

@@ -65,6 +65,10 @@ pub(super) async fn length(
 ) -> io::Result<usize> {
     let mut length = [first, 0, 0, 0];
     stream.read_exact(&mut length[1..]).await?;
+    if length == *b"HTTP" {
+        let message = "the peer answers in HTTP: this is not a Raft port";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
     let length = u32::from_le_bytes(length) as usize;
     if length > bytes_max { Err(too_large(length, bytes_max)) } else { Ok(length) }
 }

@@ -15,6 +15,7 @@
 //! [`client`] is the calling side and what openraft sends through; [`server`] the answering side;
 //! [`message`] what they say; [`frame`] how it is cut into bytes.
 
+mod ask;
 pub mod client;
 mod entrance;
 pub mod frame;
@@ -28,6 +29,7 @@ mod pipeline;
 mod receiving;
 pub mod server;
 
+pub use ask::ask;
 pub use client::{CallError, Channel};
 pub use inbox::HELLO_BYTES_MAX;
 pub use names::Names;

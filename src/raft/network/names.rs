@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -211,7 +212,9 @@ impl<E: Env> Names<E> {
         // A task of its own: it goes on when its callers give up, and answers those that come later.
         let (names, addr) = (self.clone(), addr.to_owned());
         drop(rt::spawn::<E, _>(async move {
-            let result = lookup.await;
+            // A lookup that panics is one that failed: the next caller begins another.
+            let result = AssertUnwindSafe(lookup).catch_unwind().await;
+            let result = result.unwrap_or_else(|_| Err(io::Error::other("the lookup panicked")));
             ended.send_replace(Some(names.end(&addr, result)));
         }));
         Some(pending)

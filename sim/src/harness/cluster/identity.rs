@@ -209,6 +209,7 @@ impl Cluster {
             data: std::path::PathBuf::from("/data"),
             raft: self.raft.clone(),
             connections: yakt::node::ConnectionLimits::default(),
+            instance: None,
             observer: Some(self.copy_observer(id)),
         };
         let copy = Copy { id, ended: Ended::default() };

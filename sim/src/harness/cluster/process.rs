@@ -76,6 +76,7 @@ impl Cluster {
             raft: self.raft.clone(),
             observer: Some(self.watch.observer(id)),
             connections: ConnectionLimits::default(),
+            instance: None,
         }
     }
 
