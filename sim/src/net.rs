@@ -9,6 +9,10 @@
 //!   (`next_retransmission`), so they arrive in order some time after the link heals, if both ends still
 //!   live: soon after a short block, up to two minutes after a long one. New connections over a link that is
 //!   blocked in either direction hang;
+//! - a link can **drop large writes** ([`Network::drop_larger`]): a write of more bytes vanishes, and what
+//!   follows it on its connection waits for it. Handshakes and small writes on other connections pass;
+//! - a host can **refuse** the connections that another one opens ([`Network::refuse`]), while it opens
+//!   connections itself in the other direction;
 //! - a host that **loses power** ([`Network::crash_host`]) says nothing. Its peers learn of it only when
 //!   something they sent reaches the next incarnation, which answers with a reset; until then their
 //!   reads hang, and connecting to the host hangs;
@@ -193,6 +197,15 @@ fn next_retransmission(since: Instant, now: Instant, first: Duration) -> Instant
     at
 }
 
+/// The packets that a directed link carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Passing {
+    /// Whether it carries any.
+    any: bool,
+    /// Bytes of the largest write that passes; `None` for any.
+    size_max: Option<usize>,
+}
+
 impl State {
     fn next_id(&mut self) -> u64 {
         self.id_last += 1;
@@ -251,7 +264,12 @@ impl State {
             return;
         };
         let (from, to) = (conn.ends[side].host.clone(), conn.ends[1 - side].host.clone());
-        let arrival = self.arrival(&from, &to, now);
+        let size_max = self.topology.size_max(&from, &to);
+        let arrival = if size_max.is_some_and(|size_max| payload.bytes() > size_max) {
+            Arrival::Held
+        } else {
+            self.arrival(&from, &to, now)
+        };
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
@@ -326,14 +344,13 @@ impl State {
         for id in &ids {
             self.settle(*id, now);
         }
-        let before: Vec<[bool; 2]> =
-            self.conns.values().map(|conn| self.carries_to(conn)).collect();
+        let before: Vec<_> = self.conns.values().map(|conn| self.passes_to(conn)).collect();
         change(&mut self.topology);
         for (id, before) in ids.into_iter().zip(before) {
             let Some(conn) = self.conns.get(&id) else {
                 continue;
             };
-            let after = self.carries_to(conn);
+            let after = self.passes_to(conn);
             for side in [0, 1] {
                 if before[side] != after[side] {
                     self.switch(id, side, after[side], now);
@@ -343,15 +360,17 @@ impl State {
         self.wake.extend(std::mem::take(&mut self.waiters).into_values());
     }
 
-    /// Whether packets to each end of `conn` arrive.
-    fn carries_to(&self, conn: &Conn) -> [bool; 2] {
-        let carries =
-            |side: usize| self.topology.carries(&conn.ends[1 - side].host, &conn.ends[side].host);
-        [carries(0), carries(1)]
+    /// The packets that arrive at each end of `conn`.
+    fn passes_to(&self, conn: &Conn) -> [Passing; 2] {
+        [0, 1].map(|side: usize| {
+            let (from, to) = (&conn.ends[1 - side].host, &conn.ends[side].host);
+            let size_max = self.topology.size_max(from, to);
+            Passing { any: self.topology.carries(from, to), size_max }
+        })
     }
 
-    /// The direction to `side` of connection `id` begins or ceases to carry packets.
-    fn switch(&mut self, id: u64, side: usize, carries: bool, now: Instant) {
+    /// The direction to `side` of connection `id` begins or ceases to carry packets, or large ones.
+    fn switch(&mut self, id: u64, side: usize, passing: Passing, now: Instant) {
         let Some(conn) = self.conns.get(&id) else {
             return;
         };
@@ -360,10 +379,10 @@ impl State {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
-        if carries {
+        if passing.any {
             let since = conn.ends[side].held_since.unwrap_or(now);
             let again = next_retransmission(since, now, RETRANSMIT_FIRST);
-            conn.ends[side].release(again + latency);
+            conn.ends[side].release(again + latency, passing.size_max);
         } else {
             conn.ends[side].hold(now);
         }

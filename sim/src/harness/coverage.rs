@@ -66,6 +66,10 @@ sites! {
     LameDuck = "a leader completed its own removal and was killed", within 120;
     /// Reached: a leader dies while names do not resolve. Fires: another is elected.
     NamelessElection = "a leader was elected while names did not resolve", within 500;
+    /// Reached: a leader's large packets vanish. Fires: another leads, and a write succeeds.
+    BlackHole = "a leader whose large packets vanished gave way", within 500;
+    /// Reached: a node's connections to its leader are refused. Fires: it follows that leader all the same.
+    RefusedOneWay = "a follower did not reach its leader, and was reached by it", within 120;
     /// Fires: a follower removes uncommitted entries.
     Truncation = "a follower truncated its log", within 120;
     /// Reached: a snapshot is installed. Fires: a leader's, not the node's own.

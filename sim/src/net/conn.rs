@@ -8,7 +8,7 @@
 //!
 //! - segments of one direction arrive in the order they were sent;
 //! - a direction whose link carries packets holds no [`Arrival::Held`] segment, one whose link does not
-//!   holds only those;
+//!   holds only those. A link that drops large writes holds the first of them and all that follow;
 //! - an end that is not open receives nothing and sends nothing.
 
 use std::collections::VecDeque;
@@ -45,6 +45,15 @@ impl Arrival {
 pub(super) enum Payload {
     Data(Bytes),
     Fin,
+}
+
+impl Payload {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Fin => 0,
+        }
+    }
 }
 
 /// A reset under way.
@@ -118,11 +127,10 @@ impl End {
         let last = self.flight.back().map(|segment| segment.arrival);
         let arrival = match (arrival, last) {
             (Arrival::At(at), Some(Arrival::At(last))) => Arrival::At(at.max(last)),
-            (arrival, _) => arrival,
+            (_, Some(Arrival::Held)) => Arrival::Held,
+            (arrival, None | Some(Arrival::At(_))) => arrival,
         };
-        if let Payload::Data(data) = &payload {
-            self.unread_bytes += data.len();
-        }
+        self.unread_bytes += payload.bytes();
         self.flight.push_back(Segment { arrival, payload });
     }
 
@@ -144,9 +152,14 @@ impl End {
         }
     }
 
-    /// The link carries packets again: what was held arrives at `at`.
-    pub(super) fn release(&mut self, at: Instant) {
+    /// The link carries packets again, of up to `size_max` bytes: what was held arrives at `at`, up to the
+    /// first segment that is larger.
+    pub(super) fn release(&mut self, at: Instant, size_max: Option<usize>) {
         for segment in &mut self.flight {
+            let bytes = segment.payload.bytes();
+            if size_max.is_some_and(|size_max| bytes > size_max) {
+                break;
+            }
             segment.arrival = Arrival::At(at);
         }
         if let Some(reset) = &mut self.reset {
@@ -173,10 +186,7 @@ impl End {
     }
 
     fn recount(&mut self) {
-        let under_way = self.flight.iter().map(|segment| match &segment.payload {
-            Payload::Data(data) => data.len(),
-            Payload::Fin => 0,
-        });
+        let under_way = self.flight.iter().map(|segment| segment.payload.bytes());
         self.unread_bytes =
             self.arrived.iter().map(Bytes::len).sum::<usize>() + under_way.sum::<usize>();
     }

@@ -71,6 +71,44 @@ impl Network {
         });
     }
 
+    /// Writes of more than `bytes` bytes from `from` to `to` vanish, and what follows them on their
+    /// connections waits: a path whose MTU is too small, and whose routers say nothing.
+    pub fn drop_larger(&self, from: &str, to: &str, bytes: usize) {
+        self.with(|state, now| {
+            state.retopology(now, |topology| {
+                topology.size_max.insert((from.into(), to.into()), bytes);
+            });
+            state.trace.record(format_args!("net drop {from}->{to} over {bytes}B"));
+        });
+    }
+
+    /// Undoes [`Self::drop_larger`].
+    pub fn carry_large(&self, from: &str, to: &str) {
+        self.with(|state, now| {
+            state.retopology(now, |topology| {
+                topology.size_max.remove(&(from.into(), to.into()));
+            });
+            state.trace.record(format_args!("net carry {from}->{to} any size"));
+        });
+    }
+
+    /// `to` refuses the connections that `from` opens from now on, as a firewall does. Connections that
+    /// exist stay as they are. Refusals of one link add up.
+    pub fn refuse(&self, from: &str, to: &str) {
+        self.with(|state, _| {
+            state.topology.refuse(from, to);
+            state.trace.record(format_args!("net refuse all {from}->{to}"));
+        });
+    }
+
+    /// Undoes one [`Self::refuse`].
+    pub fn admit(&self, from: &str, to: &str) {
+        self.with(|state, _| {
+            state.topology.admit(from, to);
+            state.trace.record(format_args!("net admit {from}->{to}"));
+        });
+    }
+
     /// Blocks every link, both ways, between named hosts that share no group. Other links stay as they
     /// are, those of unnamed hosts (clients) too. A host named in two groups bridges them.
     pub fn partition(&self, groups: &[&[&str]]) {
@@ -130,7 +168,9 @@ impl Network {
             let concerned = |host: &HostName| hosts.contains(&&**host);
             let mut blocked = topology.blocked.keys();
             let mut slow = topology.latency.keys();
+            let mut odd = topology.size_max.keys().chain(topology.refused.keys());
             !blocked.any(|(from, to)| concerned(from) && concerned(to))
+                && !odd.any(|(from, to)| concerned(from) && concerned(to))
                 && !slow.any(|(from, to)| concerned(from) && concerned(to))
                 && !topology.isolated.iter().any(concerned)
         })
@@ -142,12 +182,14 @@ impl Network {
         self.with(|state, _| state.connects.get(host).copied().unwrap_or_default())
     }
 
-    /// Undoes every block, partition, isolation and outage of names. Latencies stay.
+    /// Undoes every block, partition, isolation, refusal, limit on sizes, and outage of names. Latencies stay.
     pub fn heal(&self) {
         self.with(|state, now| {
             state.retopology(now, |topology| {
                 topology.blocked.clear();
                 topology.isolated.clear();
+                topology.size_max.clear();
+                topology.refused.clear();
             });
             state.nameless.clear();
             state.trace.record(format_args!("net heal"));

@@ -215,7 +215,8 @@ impl Interface {
                 return Ok(Request::Lost);
             }
             let key = (to.clone(), port);
-            let Some(backlog) = state.listeners.get(&key) else {
+            let is_refused = state.topology.refuses(&self.host, to);
+            let Some(backlog) = state.listeners.get(&key).filter(|_| !is_refused) else {
                 state.trace.record(format_args!("net refuse {}->{to}:{port}", self.host));
                 return Ok(Request::Refused);
             };

@@ -55,6 +55,63 @@ async fn read_error(stream: &mut SimStream) -> ErrorKind {
 }
 
 #[test]
+fn a_link_that_drops_large_writes_carries_small_ones_until_a_large_one_is_stuck() {
+    simulate(1, || async {
+        let Pair { net, a, listener, mut at_a, mut at_b } = pair().await;
+        net.drop_larger("a", "b", 4);
+        at_a.write_all(b"tiny").await.expect("write");
+        expect(&mut at_b, "tiny").await;
+        at_a.write_all(b"large").await.expect("write");
+        at_a.write_all(b"tiny").await.expect("write");
+        assert!(within(LONG, at_b.read(&mut [0; 8])).await.is_none());
+        // The other direction, and other connections, are as before.
+        at_b.write_all(b"any size").await.expect("write");
+        expect(&mut at_a, "any size").await;
+        let mut other_a = a.connect("b:80").await.expect("connect");
+        let (mut other_b, _) = listener.accept().await.expect("accept");
+        other_a.write_all(b"tiny").await.expect("write");
+        expect(&mut other_b, "tiny").await;
+        net.carry_large("a", "b");
+        let arrived = within(RETRANSMITTED, expect(&mut at_b, "largetiny")).await;
+        assert!(arrived.is_some());
+    });
+}
+
+#[test]
+fn a_block_that_ends_leaves_a_large_write_stuck() {
+    simulate(1, || async {
+        let Pair { net, mut at_a, mut at_b, .. } = pair().await;
+        net.drop_larger("a", "b", 4);
+        net.block("a", "b");
+        at_a.write_all(b"tiny").await.expect("write");
+        at_a.write_all(b"large").await.expect("write");
+        net.unblock("a", "b");
+        assert!(within(RETRANSMITTED, expect(&mut at_b, "tiny")).await.is_some());
+        assert!(within(LONG, at_b.read(&mut [0; 8])).await.is_none());
+        net.heal();
+        assert!(within(2 * RETRANSMITTED, expect(&mut at_b, "large")).await.is_some());
+    });
+}
+
+#[test]
+fn a_refused_host_connects_no_more_and_can_be_reached() {
+    simulate(1, || async {
+        let Pair { net, a, listener, mut at_a, mut at_b } = pair().await;
+        net.refuse("a", "b");
+        let refused = a.connect("b:80").await.expect_err("refused").kind();
+        assert_eq!(refused, ErrorKind::ConnectionRefused);
+        // Connections that exist stay, and the other direction is free.
+        at_a.write_all(b"still here").await.expect("write");
+        expect(&mut at_b, "still here").await;
+        let b = net.boot("c");
+        b.connect("b:80").await.expect("another host is not refused");
+        listener.accept().await.expect("accept");
+        net.admit("a", "b");
+        a.connect("b:80").await.expect("connect");
+    });
+}
+
+#[test]
 fn a_redirected_address_leads_to_its_new_host_and_belongs_to_it() {
     simulate(1, || async {
         let net = Network::new(NetConfig::default(), Trace::new());

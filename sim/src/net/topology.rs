@@ -34,6 +34,11 @@ pub(super) struct Topology {
     pub(super) isolated: BTreeSet<HostName>,
     /// Addresses (name, port) that lead to another host than the one of that name, as after a change in the name service.
     pub(super) redirects: BTreeMap<(HostName, u16), HostName>,
+    /// Directed links that drop every write of more bytes, as a black hole for large packets does.
+    pub(super) size_max: BTreeMap<(HostName, HostName), usize>,
+    /// Directed links on which new connections are refused, as by a firewall, and how many refusals there
+    /// are on each. Connections that exist stay.
+    pub(super) refused: BTreeMap<(HostName, HostName), u64>,
     /// Links whose latency was set; the others have the default.
     pub(super) latency: BTreeMap<(HostName, HostName), Range<Duration>>,
     /// Hosts without a free file descriptor.
@@ -52,6 +57,16 @@ impl Topology {
                 || self.blocked.contains_key(&(from.clone(), to.clone())))
     }
 
+    /// The most bytes of one write that pass from `from` to `to`; `None` for any size.
+    pub(super) fn size_max(&self, from: &HostName, to: &HostName) -> Option<usize> {
+        self.size_max.get(&(from.clone(), to.clone())).copied()
+    }
+
+    /// Whether `to` refuses connections that `from` opens.
+    pub(super) fn refuses(&self, from: &HostName, to: &HostName) -> bool {
+        self.refused.contains_key(&(from.clone(), to.clone()))
+    }
+
     /// The host that the address `name`:`port` leads to.
     pub(super) fn resolve(&self, name: &str, port: u16) -> HostName {
         let name: HostName = name.into();
@@ -61,23 +76,31 @@ impl Topology {
     /// Whether packets between `a` and `b` pass both ways, as fast as on any other link.
     pub(super) fn is_plain(&self, a: &HostName, b: &HostName) -> bool {
         [(a, b), (b, a)].into_iter().all(|(from, to)| {
-            self.carries(from, to) && !self.latency.contains_key(&(from.clone(), to.clone()))
+            self.carries(from, to)
+                && self.size_max(from, to).is_none()
+                && !self.refuses(from, to)
+                && !self.latency.contains_key(&(from.clone(), to.clone()))
         })
     }
 
     /// One more block on the link from `from` to `to`.
     pub(super) fn block(&mut self, from: &str, to: &str) {
-        *self.blocked.entry((from.into(), to.into())).or_default() += 1;
+        increment(&mut self.blocked, from, to);
     }
 
     /// One block less on the link, if there is any.
     pub(super) fn unblock(&mut self, from: &str, to: &str) {
-        if let Entry::Occupied(mut blocks) = self.blocked.entry((from.into(), to.into())) {
-            *blocks.get_mut() -= 1;
-            if *blocks.get() == 0 {
-                blocks.remove();
-            }
-        }
+        decrement(&mut self.blocked, from, to);
+    }
+
+    /// One more refusal on the link from `from` to `to`.
+    pub(super) fn refuse(&mut self, from: &str, to: &str) {
+        increment(&mut self.refused, from, to);
+    }
+
+    /// One refusal less on the link, if there is any.
+    pub(super) fn admit(&mut self, from: &str, to: &str) {
+        decrement(&mut self.refused, from, to);
     }
 
     /// How long the next packet from `from` to `to` takes.
@@ -118,5 +141,21 @@ impl Topology {
         let port = host.port_next;
         host.port_next = port.checked_add(1).unwrap_or(PORT_EPHEMERAL_MIN);
         port
+    }
+}
+
+/// How often something is in force on each link; a link where it is not has no entry.
+type Counts = BTreeMap<(HostName, HostName), u64>;
+
+fn increment(counts: &mut Counts, from: &str, to: &str) {
+    *counts.entry((from.into(), to.into())).or_default() += 1;
+}
+
+fn decrement(counts: &mut Counts, from: &str, to: &str) {
+    if let Entry::Occupied(mut count) = counts.entry((from.into(), to.into())) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
     }
 }

@@ -106,6 +106,10 @@ pub enum Family {
     Descriptors,
     /// Names that do not resolve.
     Names,
+    /// Links that drop large packets.
+    BlackHoles,
+    /// Connections that are refused in one direction.
+    Refusals,
 }
 
 impl Family {
@@ -127,6 +131,8 @@ impl Family {
         Self::Calendar,
         Self::Descriptors,
         Self::Names,
+        Self::BlackHoles,
+        Self::Refusals,
     ];
 }
 

@@ -14,6 +14,7 @@ mod cut;
 mod descriptors;
 pub mod draw;
 mod identity;
+mod links;
 mod moments;
 mod names;
 mod operator;
@@ -255,6 +256,10 @@ pub enum Fault {
     Transfer { to: NodeId },
     /// Names do not resolve on any node, or lookups hang; the leader may die meanwhile, and stays down.
     FailNames { hangs: bool, kill: bool, gap: u64, length: u64 },
+    /// Writes of more than so many bytes from a node to the others vanish; small ones pass.
+    BlackHole { target: Target, bytes: u64, length: u64 },
+    /// The leader refuses the connections that a node opens, or all other nodes do.
+    Refuse { target: Target, by_all: bool, length: u64 },
     /// A node is told to take a snapshot now, and to purge what it may.
     Snapshot { target: Target },
     /// The same, with a power loss in the n-th write after the snapshot is there: among the writes of the purge.

@@ -32,6 +32,9 @@ const FORGET_MILLIS: u64 = 1_500;
 /// How long a node that was outrun is given to catch up.
 const CATCH_UP_MILLIS: u64 = 2_000;
 
+/// Bytes of a long topic name, which may have 249.
+const LONG_NAME_BYTES: usize = 240;
+
 /// How far answers that are late by the same time may be apart.
 const LATE_SPREAD: Duration = Duration::from_millis(1);
 
@@ -308,11 +311,21 @@ impl Stage {
         })
     }
 
-    /// A client writes at a node; yields what, if that was acknowledged.
+    /// A client writes at a node; yields the name of the new topic if that was acknowledged.
     pub(super) fn write(&self, at: NodeId) -> JoinHandle<Option<String>> {
+        self.write_padded(at, 0)
+    }
+
+    /// The same, with a name about as long as names get.
+    pub(super) fn write_long(&self, at: NodeId) -> JoinHandle<Option<String>> {
+        self.write_padded(at, LONG_NAME_BYTES)
+    }
+
+    fn write_padded(&self, at: NodeId, width: usize) -> JoinHandle<Option<String>> {
         let (number, exchanges) = (self.next_crowd(), self.cluster.exchanges().clone());
         self.world().start(&format!("crowd{number}"), move |env| async move {
-            let (mut client, name) = (Client::new(env).noting(exchanges), format!("crowd{number}"));
+            let name = format!("crowd{number:-<width$}");
+            let mut client = Client::new(env).noting(exchanges);
             write(&mut client, at, &name).await.then_some(name)
         })
     }

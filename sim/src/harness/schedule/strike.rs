@@ -173,6 +173,12 @@ impl Stage {
             Fault::FailNames { hangs, kill, gap, length } => {
                 self.fail_names(hangs, kill, gap, length).await;
             }
+            Fault::BlackHole { target, bytes, length } => {
+                self.black_hole(node(target), bytes, length).await;
+            }
+            Fault::Refuse { target, by_all, length } => {
+                self.refuse(node(target), by_all, length).await;
+            }
             Fault::Transfer { to } => self.operator.transfer(node(Target::Node(to))).await,
             Fault::Snapshot { target } => self.operator.snapshot(node(target)).await,
             Fault::CrashInPurge { target, writes, loss, down } => {

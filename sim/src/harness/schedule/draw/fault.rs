@@ -131,6 +131,16 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             headless: rng.random_range(0..3) == 0,
         },
         Family::Descriptors => Fault::Descriptors { target, length: spread(rng, 50, 20_000) },
+        Family::BlackHoles => Fault::BlackHole {
+            target: if rng.random_bool(0.5) { Target::Leader } else { target },
+            bytes: spread(rng, 150, 4_000),
+            length: spread(rng, 2_000, 60_000),
+        },
+        Family::Refusals => Fault::Refuse {
+            target: Target::Follower(rng.random_range(1..NODES)),
+            by_all: rng.random_range(0..4) == 0,
+            length: spread(rng, 1_000, 60_000),
+        },
         Family::Names => Fault::FailNames {
             hangs: rng.random_bool(0.5),
             kill: rng.random_range(0..4) != 0,

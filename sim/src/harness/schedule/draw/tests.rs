@@ -27,7 +27,7 @@ fn a_hundred_seeds_draw_every_kind_of_fault_and_leave_families_out() {
         .filter_map(|planned| serde_json::to_value(&planned.fault).ok())
         .filter_map(|fault| fault.as_object().and_then(|fault| fault.keys().next().cloned()))
         .collect();
-    assert_eq!(kinds.len(), 41, "{kinds:?}");
+    assert_eq!(kinds.len(), 44, "{kinds:?}");
     assert!(schedules.iter().any(|schedule| schedule.faults.len() < 3));
 }
 
