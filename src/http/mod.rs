@@ -67,6 +67,9 @@ pub use problem::Problem;
 /// in five lists, has about 13,000.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
+const _: () =
+    assert!(BODY_BYTES_MAX < crate::raft::config::ENTRY_BYTES_MAX, "a body becomes an entry");
+
 /// Bytes of a request's head at most.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 

@@ -81,7 +81,6 @@ const _: () = {
     let append = APPEND_BYTES_MAX + ENTRY_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX;
     assert!(append <= FRAME_BYTES_MAX && append > FRAME_BYTES_MAX / 2);
     assert!(SNAPSHOT_CHUNK_BYTES + FRAME_OVERHEAD_BYTES_MAX <= FRAME_BYTES_MAX);
-    assert!(crate::http::BODY_BYTES_MAX < ENTRY_BYTES_MAX);
 };
 
 /// How long an `AppendEntries` may take: a disk commit of the follower under load. A partition that
