@@ -164,16 +164,37 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Plans a cluster of `size` nodes of which none runs yet.
     pub(crate) fn plan(binary: &Path, scratch: &Path, size: u64) -> Self {
-        let (ports, directory) = (Ports::new(), Directory::new(scratch));
-        let node = |id| Node {
+        let ports = Ports::new();
+        let places: Vec<_> = (1..=size).map(|id| (ports.raft(id), ports.http(id))).collect();
+        Self::plan_on(binary, scratch, &places, ports)
+    }
+
+    /// The same, with the Raft and the HTTP address of each node.
+    #[allow(dead_code, reason = "the examples use this machine")]
+    pub(crate) fn plan_at(
+        binary: &Path,
+        scratch: &Path,
+        places: &[(SocketAddr, SocketAddr)],
+    ) -> Self {
+        Self::plan_on(binary, scratch, places, Ports::new())
+    }
+
+    fn plan_on(
+        binary: &Path,
+        scratch: &Path,
+        places: &[(SocketAddr, SocketAddr)],
+        ports: Ports,
+    ) -> Self {
+        let directory = Directory::new(scratch);
+        let node = |(id, (raft, http)): (u64, &(SocketAddr, SocketAddr))| Node {
             id,
-            raft: ports.raft(id),
-            http: ports.http(id),
+            raft: *raft,
+            http: *http,
             data: directory.path().join(format!("node-{id}")),
             log: directory.path().join(format!("node-{id}.log")),
             process: None,
         };
-        let nodes = (1..=size).map(node).collect();
+        let nodes = (1..).zip(places).map(node).collect();
         Self { binary: binary.to_owned(), nodes, ports, directory }
     }
 

@@ -19,6 +19,7 @@
 //! | `directories` | what a node refuses to start on |
 //! | `histories` | directories that were put back to an older copy, and foreign offsets |
 //! | `identity` | copied directories, addresses that move, founders that are expected elsewhere |
+//! | `machines` | networks that drop packets, and wrong clocks; needs root, so only on request |
 //! | `command_line` | `yakt up`, `yakt status`, `yakt bench`, bad flags |
 //!
 //! Tests run side by side, and several runs of this binary may too: see [`scratch`]. Whatever a test
@@ -40,6 +41,7 @@ mod growth;
 mod histories;
 mod identity;
 mod large;
+mod machines;
 mod members;
 mod operation;
 mod peers;
