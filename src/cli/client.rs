@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use uuid::Uuid;
+use yakt::http::INSTANCE_HEADER;
 use yakt::node::{ClusterStatus, REQUEST_DEADLINE};
 use yakt::raft::NodeId;
 
@@ -21,31 +22,43 @@ const CHANGE_LIMIT: Duration = REQUEST_DEADLINE.saturating_add(LIMIT);
 
 /// What the node at `addr` says at `/cluster`.
 pub(super) async fn cluster(addr: &str) -> Result<ClusterStatus, Failure> {
-    let body = get(addr, "/cluster").await?;
+    let body = get(addr, "/cluster").await?.body;
     Ok(serde_json::from_slice(&body)?)
+}
+
+/// The same, if it is the process `instance` that answers.
+pub(super) async fn cluster_of(addr: &str, instance: Uuid) -> Option<ClusterStatus> {
+    let answer = get(addr, "/cluster").await.ok()?;
+    serde_json::from_slice(&answer.body).ok().filter(|_| answer.instance == Some(instance))
 }
 
 /// Whether the process `instance` answers at `addr`, and is ready.
 pub(super) async fn ready(addr: &str, instance: Uuid) -> bool {
-    let is_it = cluster(addr).await.is_ok_and(|status| status.instance == instance);
-    is_it && get(addr, "/readyz").await.is_ok()
+    get(addr, "/readyz").await.is_ok_and(|answer| answer.instance == Some(instance))
 }
 
 /// Removes the member `node`, through the node at `addr`; what that says at `/cluster` then.
 pub(super) async fn remove(addr: &str, node: NodeId) -> Result<ClusterStatus, Failure> {
     let path = format!("/cluster/nodes/{node}");
-    let body = ask(Method::DELETE, addr, &path, String::new(), CHANGE_LIMIT).await?;
+    let body = ask(Method::DELETE, addr, &path, String::new(), CHANGE_LIMIT).await?.body;
     Ok(serde_json::from_slice(&body)?)
 }
 
 /// Makes `node` the leader, through the node at `addr`; what that says at `/cluster` then.
 pub(super) async fn transfer(addr: &str, node: NodeId) -> Result<ClusterStatus, Failure> {
     let request = serde_json::json!({ "node": node }).to_string();
-    let body = ask(Method::POST, addr, "/cluster/leader", request, CHANGE_LIMIT).await?;
+    let body = ask(Method::POST, addr, "/cluster/leader", request, CHANGE_LIMIT).await?.body;
     Ok(serde_json::from_slice(&body)?)
 }
 
-async fn get(addr: &str, path: &str) -> Result<Bytes, Failure> {
+/// A successful answer.
+struct Answer {
+    /// The process that gave it, if it said so.
+    instance: Option<Uuid>,
+    body: Bytes,
+}
+
+async fn get(addr: &str, path: &str) -> Result<Answer, Failure> {
     ask(Method::GET, addr, path, String::new(), LIMIT).await
 }
 
@@ -55,7 +68,7 @@ async fn ask(
     path: &str,
     body: String,
     limit: Duration,
-) -> Result<Bytes, Failure> {
+) -> Result<Answer, Failure> {
     let asked = async {
         let stream = TcpStream::connect(addr).await?;
         let (mut sender, connection) =
@@ -69,9 +82,16 @@ async fn ask(
             .body(Full::new(Bytes::from(body)))?;
         let response = sender.send_request(request).await?;
         let status = response.status();
+        let instance =
+            response.headers().get(INSTANCE_HEADER).and_then(|value| value.to_str().ok());
+        let instance = instance.and_then(|instance| instance.parse().ok());
         let body = response.into_body().collect().await?.to_bytes();
         driving.abort();
-        if status.is_success() { Ok(body) } else { Err(refusal(path, status, &body).into()) }
+        if status.is_success() {
+            Ok(Answer { instance, body })
+        } else {
+            Err(refusal(path, status, &body).into())
+        }
     };
     tokio::time::timeout(limit, asked).await.map_err(|_| format!("{addr} does not answer"))?
 }

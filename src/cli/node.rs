@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Stop when standard input ends: set by `yakt up`, so that no node outlives it
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
-    /// The name of this process at `/cluster`: set by `yakt up`, to know its own nodes from others
+    /// The name of this process in its answers: set by `yakt up`, to know its own nodes from others
     #[arg(long, hide = true, value_name = "UUID")]
     instance: Option<Uuid>,
 }

@@ -67,7 +67,7 @@ struct Process {
     /// The other nodes' Raft addresses and data directories.
     others: Vec<(u16, String, PathBuf)>,
     child: Option<Child>,
-    /// What the child calls itself at `/cluster`. Another process may have its address.
+    /// What the child calls itself in its answers. Another process may have its address.
     instance: Uuid,
     died: Option<Instant>,
     /// Whether it ended because it was removed from the cluster: it is not started again.
@@ -125,8 +125,7 @@ impl Process {
 
     /// The status of the cluster, from the child.
     async fn status(&self) -> Option<ClusterStatus> {
-        let status = client::cluster(&self.http).await.ok()?;
-        (status.instance == self.instance).then_some(status)
+        client::cluster_of(&self.http, self.instance).await
     }
 
     /// Says so, once, if the process has ended since the last look.

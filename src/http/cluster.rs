@@ -18,9 +18,18 @@ use crate::env::Env;
 use crate::node::{ClusterStatus, Node};
 use crate::raft::NodeId;
 
+/// Names the process that answers: see [`NodeOptions::instance`](crate::node::NodeOptions::instance).
+pub const INSTANCE_HEADER: &str = "yakt-instance";
+
+type Instance = [(&'static str, String); 1];
+
+fn instance<E: Env>(node: &Node<E>) -> Instance {
+    [(INSTANCE_HEADER, node.instance().to_string())]
+}
+
 /// The cluster from this node's own knowledge.
-pub(super) async fn status<E: Env>(State(node): State<Node<E>>) -> Json<ClusterStatus> {
-    Json(node.status())
+pub(super) async fn status<E: Env>(State(node): State<Node<E>>) -> (Instance, Json<ClusterStatus>) {
+    (instance(&node), Json(node.status()))
 }
 
 /// The node is a member no more.
@@ -61,9 +70,11 @@ pub(super) async fn healthy() -> &'static str {
 pub(super) const READY_LIMIT: Duration = Duration::from_millis(900);
 
 /// This node would serve a request: a leader has just proved itself to it.
-pub(super) async fn ready<E: Env>(State(node): State<Node<E>>) -> Result<&'static str, Problem> {
+pub(super) async fn ready<E: Env>(
+    State(node): State<Node<E>>,
+) -> Result<(Instance, &'static str), Problem> {
     if node.serves(READY_LIMIT).await {
-        return Ok("ok\n");
+        return Ok((instance(&node), "ok\n"));
     }
     let detail = "no leader proved itself to this node, or none that commits; see /cluster";
     Err(Problem::unavailable("not_ready", detail))

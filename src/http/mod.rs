@@ -61,6 +61,7 @@ mod topics;
 mod turns;
 mod write;
 
+pub use cluster::INSTANCE_HEADER;
 pub use problem::Problem;
 
 /// Bytes of a request's body at most. The largest legal request, a partition with 64 replicas named by UUID

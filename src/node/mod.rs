@@ -89,8 +89,8 @@ pub struct NodeOptions {
     pub observer: Option<Observer>,
     /// How many connections it accepts.
     pub connections: ConnectionLimits,
-    /// A name for this process, which `/cluster` shows; `None` to draw one. A program that starts a node
-    /// can tell its own process from another one at the same address.
+    /// A name for this process, which the answers of `/cluster` and `/readyz` carry; `None` to draw one. A
+    /// program that starts a node can tell its own process from another one at the same address.
     pub instance: Option<Uuid>,
 }
 
@@ -179,6 +179,12 @@ impl<E: Env> Node<E> {
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.inner.options.id
+    }
+
+    /// The name of this process: [`NodeOptions::instance`].
+    #[must_use]
+    pub fn instance(&self) -> Uuid {
+        self.inner.instance
     }
 
     /// Asks it to stop: a leader hands over first. [`run`](Self::run) returns when it has.

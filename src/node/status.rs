@@ -22,8 +22,6 @@ pub struct ClusterStatus {
     pub cluster_id: Option<Uuid>,
     /// The answering node.
     pub node: NodeId,
-    /// The answering process: [`NodeOptions::instance`](super::NodeOptions::instance).
-    pub instance: Uuid,
     /// Who leads.
     pub leader: Option<NodeId>,
     /// The answering node's term.
@@ -76,7 +74,6 @@ impl<E: Env> Node<E> {
             return ClusterStatus {
                 cluster_id: None,
                 node: self.id(),
-                instance: self.inner.instance,
                 leader: None,
                 term: 0,
                 committed: 0,
@@ -118,7 +115,6 @@ impl<E: Env> Node<E> {
         ClusterStatus {
             cluster_id: Some(running.identity.cluster),
             node: self.id(),
-            instance: self.inner.instance,
             leader,
             term: metrics.current_term,
             committed: committed.index().unwrap_or(0),

@@ -122,7 +122,7 @@ fn a_second_up_on_used_ports_fails_and_names_the_address() {
     assert_eq!(second.wait().code(), Some(1), "{}", second.log());
     let log = second.log();
     assert!(log.contains("cannot listen on 127.0.0.1:"), "{log}");
-    assert!(!log.contains("ready"), "{log}");
+    assert!(!log.contains("nodes are ready"), "{log}");
     // The first cluster has noticed nothing.
     Request::get("/readyz").ask(ports.http(1)).expect(200);
     first.terminate();
