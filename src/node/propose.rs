@@ -98,6 +98,9 @@ impl<E: Env> Node<E> {
             Some(leader) if leader == self.id() => {
                 self.write(running, change.clone(), idempotency.cloned(), limit).await
             }
+            // A leader that is silent for longer than an election takes is gone, or does not reach this
+            // node. What it is sent on a connection that hangs has an unknown outcome for nothing.
+            Some(_) if !self.knows_live_leader(running) => Attempt::NotTaken,
             Some(leader) => {
                 let request =
                     Request::Propose { change: change.clone(), idempotency: idempotency.cloned() };

@@ -1,11 +1,14 @@
-//! Counts the log lines of simulated nodes, so that a checker can bound them.
+//! The log lines of simulated nodes: a checker bounds them, and a run's page shows them.
 //!
-//! A `tracing` subscriber for the thread that a simulation runs on. It writes nothing: each line that the
-//! program would write by its default filter is counted for the process that runs at that moment.
+//! A `tracing` subscriber for the thread that a simulation runs on. It takes the lines that the program
+//! would write by its default filter, each for the process that runs at that moment.
 //!
 //! A log sink that fails is not simulated: the sink belongs to the program, not to the library, and a
 //! node only ever hands events to `tracing`. `tests/processes` closes and fills the real one.
 
+use std::fmt::{self, Write};
+
+use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, Interest};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -40,6 +43,23 @@ fn is_written(metadata: &Metadata<'_>) -> bool {
     metadata.is_event() && *metadata.level() <= most
 }
 
+/// An event in words: its message, then its fields.
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a string does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
 impl Subscriber for Lines {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if is_written(metadata) { Interest::always() } else { Interest::never() }
@@ -49,11 +69,13 @@ impl Subscriber for Lines {
         is_written(metadata)
     }
 
-    fn event(&self, _: &Event<'_>) {
+    fn event(&self, event: &Event<'_>) {
         let host = self.world.current_host();
         let node = host.and_then(|host| (1..=NODES).find(|id| super::cluster::host(*id) == *host));
         if let Some(node) = node {
-            self.watch.wrote_line(node);
+            let mut line = Line::default();
+            event.record(&mut line);
+            self.watch.wrote_line(node, &format!("{}{}", line.message, line.fields));
         }
     }
 

@@ -108,12 +108,16 @@ impl Facts {
         self.leaders.entry(term).or_insert((now, node));
     }
 
+    /// A process of `node` was started at `now`. It answers before it has opened its directory.
+    pub fn starts(&mut self, now: u64, node: NodeId) {
+        self.lives.entry(node).or_default().starts.push(now);
+    }
+
     /// `node` took `step` at `now`.
     pub fn observe(&mut self, now: u64, node: NodeId, step: Step<'_>) {
         let life = self.lives.entry(node).or_default();
         match step {
             Step::Recovered(found) => {
-                life.starts.push(now);
                 self.known_from(&found.entries);
             }
             Step::Appended(entries) => self.known_from(entries),

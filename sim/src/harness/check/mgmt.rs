@@ -63,6 +63,8 @@ pub struct Versions {
     complete_until: u64,
     /// Every offset that an answer carried.
     issued: BTreeSet<u64>,
+    /// Every history that an answer was of.
+    histories: BTreeSet<String>,
 }
 
 /// The microseconds of a time in seconds, as answers show it.
@@ -258,9 +260,13 @@ impl Versions {
     pub fn judge(&self, poll: &Poll<'_>) -> Result<(), String> {
         let Poll { offset, previous, kind, .. } = *poll;
         let age = Duration::from_micros(offset.saturating_sub(previous));
-        // An offset that this history never issued gets everything: one from the future for certain.
-        let is_foreign =
-            previous > offset || (kind == "complete" && !self.issued.contains(&previous));
+        // An offset that this history never issued gets everything: one from the future for certain, and
+        // one of a history that no answer was of.
+        let is_of_another =
+            poll.asks_history.is_some_and(|history| !self.histories.contains(history));
+        let is_foreign = previous > offset
+            || is_of_another
+            || (kind == "complete" && !self.issued.contains(&previous));
         let expected = match (age <= CURRENT_AGE_MAX && !is_foreign, poll.asks_diff) {
             (false, _) => "complete",
             (true, true) => "diff",
@@ -361,6 +367,7 @@ pub struct Poll<'a> {
     offset: u64,
     kind: &'a str,
     asks_diff: bool,
+    asks_history: Option<&'a str>,
     for_brokers: bool,
     body: &'a Value,
 }
@@ -383,6 +390,11 @@ impl<'a> Poll<'a> {
             offset: micros(&body["offset"])?,
             kind: body["snapshot"].as_str()?,
             asks_diff: exchange.request.path.contains("mode=diff"),
+            asks_history: exchange
+                .request
+                .path
+                .split(['?', '&'])
+                .find_map(|part| part.strip_prefix("history=")),
             for_brokers,
             body,
         })
@@ -459,6 +471,7 @@ pub fn check(exchanges: &[Exchange], begun: &dyn Fn(usize) -> Option<u64>) -> Re
         }
         versions.learn(&answer.body).map_err(|what| (number, what))?;
         // A node that has applied no command yet has no time, and shows 0.
+        versions.histories.extend(answer.body["history"].as_str().map(str::to_owned));
         versions.issued.extend(micros(&answer.body["offset"]).filter(|offset| *offset > 0));
         let (Some(begun), Some(ended)) = (begun(number), exchange.ended) else { continue };
         let writes = exchange.request.method != hyper::Method::GET;

@@ -207,22 +207,28 @@ impl Watch {
         }
     }
 
-    /// `node` wrote a line to its log.
-    pub fn wrote_line(&self, node: NodeId) {
-        self.spun(node, Act::Line, 1);
+    /// `node` wrote `line` to its log.
+    pub fn wrote_line(&self, node: NodeId, line: &str) {
+        self.recorder.note(Some(super::cluster::host(node)), "log", || line.to_owned());
+        self.spun(node, Act::Line, 1, line);
     }
 
     /// `node` asked for so many connections lately.
     pub fn connected(&self, node: NodeId, count: u64) {
-        self.spun(node, Act::Connect, count);
+        self.spun(node, Act::Connect, count, "");
     }
 
-    fn spun(&self, node: NodeId, act: Act, count: u64) {
+    fn spun(&self, node: NodeId, act: Act, count: u64, last: &str) {
         // A line that is written while a step is judged would wait for its own thread.
         let Ok(mut seen) = self.seen.try_lock() else { return };
         if let Err(what) = seen.spin.act(node, act, Duration::from_nanos(nanos()), count) {
-            seen.report(Violation::liveness(what));
+            seen.report(Violation::liveness(format!("{what} {last}")));
         }
+    }
+
+    /// A process of `node` was started.
+    pub fn started(&self, node: NodeId) {
+        self.lock().facts.starts(nanos(), node);
     }
 
     /// `node` leads `term`. Says whether that is news.

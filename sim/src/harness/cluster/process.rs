@@ -89,6 +89,7 @@ impl Cluster {
     }
 
     fn born(&self, id: NodeId, node: Node<SimEnv>) -> u64 {
+        self.watch.started(id);
         let mut inner = self.lock();
         let life = inner.lives.entry(id).or_default();
         *life += 1;

@@ -5,8 +5,8 @@
 //! mended too, and the cluster must come to order and serve ([`Run::finish`]). An operator is part of the play: it
 //! removes nodes whose disks are lost or rotten and starts new ones in their place, one change at a time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use yakt::env::rt;
@@ -91,6 +91,7 @@ pub async fn play(run: Run, schedule: Schedule) -> Result<Run, Violation> {
         operator: Operator::new(cluster.clone()),
         settings: Arc::new(settings),
         crowds: Arc::default(),
+        majority_time: Arc::default(),
         over,
     };
     let attendants = [
@@ -130,6 +131,8 @@ pub(super) struct Stage {
     pub(super) settings: Arc<Settings>,
     /// How many crowds of clients have come: each is a host of its own.
     crowds: Arc<AtomicU64>,
+    /// The latest time that the clocks of a majority have reached, and when.
+    pub(super) majority_time: Arc<Mutex<Option<(Duration, rt::Instant<SimEnv>)>>>,
     /// When the faults end.
     pub(super) over: rt::Instant<SimEnv>,
 }

@@ -2,6 +2,7 @@
 //! years off; and a client that asks every node whether it is ready, and then whether that is true.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use yakt::env::rt;
@@ -82,9 +83,9 @@ impl Stage {
     /// A clock is wrong by `seconds` for a while.
     pub(super) async fn wrong_clock(&self, id: NodeId, seconds: i64, length: u64) {
         self.note("clock", Some(id), || format!("the clock is {seconds} s off"));
-        jump(self.world(), id, seconds * 1_000);
+        self.jump(id, seconds * 1_000);
         self.last(length).await;
-        jump(self.world(), id, -seconds * 1_000);
+        self.jump(id, -seconds * 1_000);
         self.note("clock", Some(id), || "the clock is set".to_owned());
     }
 
@@ -119,14 +120,31 @@ impl Stage {
         drop(probing.await);
     }
 
+    /// Lets the clock of node `id` jump.
+    pub(super) fn jump(&self, id: NodeId, millis: i64) {
+        self.majority_time();
+        jump(self.world(), id, millis);
+        self.majority_time();
+    }
+
+    /// The latest time that the clocks of a majority have reached, gone on since. To be called before and
+    /// after each jump: nodes remember a clock that was right for a moment.
+    fn majority_time(&self) -> Duration {
+        let mut clocks: Vec<_> =
+            (1..=self.cluster.size()).map(|id| self.world().clock(&host(id)).now()).collect();
+        clocks.sort_unstable();
+        let now = rt::now::<SimEnv>();
+        let mut reached = self.majority_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone_on = reached.map_or(Duration::ZERO, |(time, at)| time + (now - at));
+        let time = gone_on.max(clocks[clocks.len() / 2]);
+        *reached = Some((time, now));
+        time
+    }
+
     /// Watches that cluster time follows the clocks of a majority and no others.
     pub(super) async fn watch_time(self) {
-        let mut bound = Duration::ZERO;
         loop {
-            let mut clocks: Vec<_> =
-                (1..=self.cluster.size()).map(|id| self.world().clock(&host(id)).now()).collect();
-            clocks.sort_unstable();
-            bound = (bound + TIME_LOOK_INTERVAL).max(clocks[clocks.len() / 2]);
+            let bound = self.majority_time();
             let limit = bound + CLOCK_LEAD_MAX + TIME_SLACK;
             for id in self.cluster.running() {
                 let Some(image) = self.cluster.node(id).and_then(|node| node.image()) else {

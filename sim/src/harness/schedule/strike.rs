@@ -8,7 +8,7 @@ use yakt::env::rt;
 use yakt::raft::NodeId;
 
 use super::cut::links;
-use super::play::{Stage, jump, micros};
+use super::play::{Stage, micros};
 use super::{Cut, DiskFault, Fault, Loss, Planned, Target};
 use crate::disk::{CrashMode, FaultKind, SimDisk};
 use crate::env::SimEnv;
@@ -196,7 +196,7 @@ impl Stage {
 
     fn jump_clock(&self, id: NodeId, millis: i64) {
         self.note("clock", Some(id), || format!("the clock jumps by {millis} ms"));
-        jump(self.world(), id, millis);
+        self.jump(id, millis);
     }
 
     /// Power losses, all at once. Half of them come when somebody has just asked for writes, and strike as soon as one of

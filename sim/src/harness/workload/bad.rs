@@ -7,7 +7,7 @@ use yakt::http::BODY_BYTES_MAX;
 use crate::harness::client::{Refusal, Refuser, Request};
 
 /// How many there are. A number means the same for ever: committed schedules have it.
-pub(super) const KINDS: u8 = 32;
+pub(super) const KINDS: u8 = 33;
 
 /// No broker, topic or node of any plan.
 const NOBODY: u32 = 2_000_000_000;
@@ -20,7 +20,16 @@ pub(super) fn bad(which: u8) -> Request {
     if which < 8 {
         return malformed(which);
     }
-    if which < 22 { impolite(which) } else { about_nobody(which) }
+    match which {
+        0..22 => impolite(which),
+        22..32 => about_nobody(which),
+        _ => refused(
+            Request::post("/create_topic", Value::Null)
+                .raw(Some("application/json"), &br#"{"name": "never", "name": "ever"}"#[..]),
+            StatusCode::BAD_REQUEST,
+            "duplicate_key",
+        ),
+    }
 }
 
 fn refused(request: Request, status: StatusCode, code: &'static str) -> Request {

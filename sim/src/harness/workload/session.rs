@@ -53,6 +53,8 @@ pub(super) struct Session {
     serial: u64,
     /// The offset of the last poll of each kind, in seconds.
     offsets: [f64; 2],
+    /// The history that each of these is of, once there is one.
+    histories: [Option<String>; 2],
     /// The UUIDs of the topics that it was told of.
     topics: BTreeMap<u32, String>,
     /// The last epoch of each broker that it was told of.
@@ -71,6 +73,7 @@ impl Session {
             cluster,
             serial: 0,
             offsets: [0.0; 2],
+            histories: [None, None],
             topics: BTreeMap::new(),
             epochs: BTreeMap::new(),
             uuids: BTreeMap::new(),
@@ -264,10 +267,13 @@ impl Session {
         let (kind, name) = if brokers { (0, "broker_mgmt") } else { (1, "client_mgmt") };
         let mut query = Vec::new();
         if diff {
-            query.push("mode=diff");
+            query.push("mode=diff".to_owned());
+            // Those who apply diffs have to know that they are of the same history.
+            let history = self.histories[kind].as_ref();
+            query.extend(history.map(|history| format!("history={history}")));
         }
         if operation.stale {
-            query.push("consistency=stale");
+            query.push("consistency=stale".to_owned());
         }
         let path = format!("/{name}/{}?{}", self.offsets[kind], query.join("&"));
         let Some(answer) = self.read(operation.node, path, ways).await else { return };
@@ -278,7 +284,10 @@ impl Session {
             .coverage()
             .reach(Site::CompletePoll, complete && self.offsets[kind] > 0.0);
         // A stale answer may be from before the last one: following it back would be the client's own mistake.
-        self.offsets[kind] = self.offsets[kind].max(offset);
+        if offset >= self.offsets[kind] {
+            self.offsets[kind] = offset;
+            self.histories[kind] = answer.body["history"].as_str().map(str::to_owned);
+        }
     }
 
     /// The keyed write of `back` keyed writes ago, if that is recent enough to be remembered.
