@@ -88,6 +88,8 @@ impl<E: Env> Node<E> {
             let _ = rt::timeout::<E, _>(CALL_LIMIT, called).await;
         }
         let (mut answers, mut unnoted) = (Answers::<E>::new(), 0);
+        // One connection to each address, however often it is asked.
+        let mut channels: BTreeMap<String, Channel<E>> = BTreeMap::new();
         loop {
             if self.is_member_as(running, &peer) && self.knows_live_leader(running) {
                 return Ok(());
@@ -109,12 +111,11 @@ impl<E: Env> Node<E> {
                 unnoted = 0;
             }
             for addr in self.member_addrs(running) {
-                let target = Target {
-                    addr: addr.clone(),
-                    member: None,
-                    cluster: Some(running.identity.cluster),
-                };
-                let channel = Channel::new(self.inner.names.clone(), target);
+                let channel = channels.entry(addr.clone()).or_insert_with(|| {
+                    let cluster = Some(running.identity.cluster);
+                    let target = Target { addr: addr.clone(), member: None, cluster };
+                    Channel::new(self.inner.names.clone(), target)
+                });
                 let request =
                     Request::Join { node: self.id(), peer: peer.clone(), passed_on: false };
                 match channel.call(request, JOIN_LIMIT).await {

@@ -286,6 +286,10 @@ impl<E: Env> Node<E> {
             metrics.membership_config.membership().get_node(&node).cloned()
         };
         let Some(known) = known.filter(|known| known.directory == peer.directory) else { return };
+        // A member asks several times a second until it is called, mostly from where it is known to be.
+        if running.network.actual(node, &known) == *peer {
+            return;
+        }
         let (new, old) =
             (self.channel_to(running, node, peer), self.channel_to(running, node, &known));
         let (new, old) = futures_util::future::join(look::<E>(&new), look::<E>(&old)).await;

@@ -30,8 +30,12 @@ pub(super) const STALL_LIMIT: Duration = Duration::from_secs(4);
 /// The same in heartbeat intervals, where these are long.
 const STALL_HEARTBEATS: u32 = 20;
 
-/// How long a leader that stepped down keeps out of elections: several election timeouts.
+/// How long a leader that stepped down is silent and keeps out of elections, unless another is elected.
 const REST: Duration = Duration::from_secs(10);
+
+/// The same in election timeouts, where these are long: its followers wait out its lease and their own
+/// timeouts, and may have to vote more than once.
+const REST_TIMEOUTS: u32 = 6;
 
 /// Whether this node, as leader, commits what it appends.
 #[derive(Debug, Default)]
@@ -103,13 +107,14 @@ impl<E: Env> Node<E> {
     async fn step_down(&self, running: &Running<E>) {
         self.inner.progress.note(true);
         running.network.be_silent(true);
-        running.candidacy.rest(REST);
+        let rest = REST.max(self.inner.options.raft.election_timeout_max * REST_TIMEOUTS);
+        running.candidacy.rest(rest);
         let succeeded = async {
             while leader(running) == Some(self.id()) {
                 rt::sleep::<E>(RETRY_PAUSE).await;
             }
         };
-        let succeeded = rt::timeout::<E, _>(REST, succeeded).await;
+        let succeeded = rt::timeout::<E, _>(rest, succeeded).await;
         running.network.be_silent(false);
         self.inner.progress.note(false);
         if succeeded.is_none() {

@@ -141,8 +141,9 @@ impl<E: Env> Network<E> {
         drop(self.control(node, recorded));
     }
 
-    /// Where to call `node`, which the membership has at `peer`.
-    fn actual(&self, node: NodeId, peer: &Peer) -> Peer {
+    /// Where `node` is called, which the membership has at `peer`.
+    #[must_use]
+    pub fn actual(&self, node: NodeId, peer: &Peer) -> Peer {
         let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = moved.get(&node).filter(|(recorded, _)| recorded == peer);
         seen.map_or(peer, |(_, actual)| actual).clone()

@@ -20,6 +20,9 @@ use crate::harness::coverage::Site;
 /// dropped: 4 s until the leader notices, an election, and a few attempts of 3 s.
 const BLACK_HOLE_LIMIT: Duration = Duration::from_secs(20);
 
+/// Heartbeat intervals that come to it: a leader notices after 20, and an election takes up to 15.
+const BLACK_HOLE_HEARTBEATS: u64 = 40;
+
 /// Pause between two attempts to write.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -49,7 +52,9 @@ impl Stage {
     /// Reports a violation if no other node than `leader` takes a write in time, unless something else is
     /// wrong too.
     async fn expect_writes(&self, leader: NodeId) {
-        let (lives, deadline) = (self.cluster.lives(), rt::now::<SimEnv>() + BLACK_HOLE_LIMIT);
+        let heartbeats = self.settings.heartbeat_millis * BLACK_HOLE_HEARTBEATS;
+        let limit = BLACK_HOLE_LIMIT + Duration::from_millis(heartbeats);
+        let (lives, deadline) = (self.cluster.lives(), rt::now::<SimEnv>() + limit);
         let mut asked = self.others(leader).collect::<Vec<_>>().into_iter().cycle();
         while let Some(at) = asked.next() {
             let written = self.write_long(at).await.ok().flatten().is_some();
@@ -66,7 +71,7 @@ impl Stage {
             }
             if rt::now::<SimEnv>() >= deadline {
                 let what = format!(
-                    "availability: node {leader} leads, large packets from it vanish, and for {BLACK_HOLE_LIMIT:?} no \
+                    "availability: node {leader} leads, large packets from it vanish, and for {limit:?} no \
                      write succeeds{}",
                     self.cluster.beliefs()
                 );

@@ -164,7 +164,8 @@ fn draw_relapse(rng: &mut SeededRng, target: Target) -> Fault {
     }
     Fault::Restore {
         first: rng.random_range(1..=NODES),
-        count: [1, 1, 1, 2, 3, 3][rng.random_range(0..6)],
+        // A majority is the end of the run, which nothing is learned from beyond that.
+        count: [1, 1, 1, 1, 2, 2, 2, 3][rng.random_range(0..8)],
         age: spread(rng, 100, 10_000),
         down: spread(rng, 20, 3_000),
     }
