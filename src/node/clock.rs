@@ -144,7 +144,8 @@ pub(super) fn reading<E: Env>(
         tracing::error!(
             clock = %wall,
             cluster_time = %reckoned,
-            "this node's clock is wrong; cluster time does not follow it: set the clock"
+            "this node's clock is ahead of a majority's by more than {CLOCK_LEAD_MAX:?}, or invalid; cluster time does not \
+             follow it: check the clocks"
         );
     }
     reckoned.max(majority.unwrap_or_default())

@@ -59,11 +59,12 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Whether no other node votes in this one's cluster.
+    /// Whether this node is the only voter of its cluster. A member that has just been started has not loaded
+    /// its membership yet: it is not alone.
     pub(super) fn is_alone(&self, running: &Running<E>) -> bool {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().voter_ids().all(|voter| voter == self.id())
+        metrics.membership_config.membership().voter_ids().eq([self.id()])
     }
 
     fn expected(&self, cluster: Uuid) -> RunError {

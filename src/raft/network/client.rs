@@ -25,6 +25,10 @@ use crate::raft::types::NodeId;
 /// Frames that may wait to be written. Callers' own windows keep far below it.
 const QUEUE_FRAMES_MAX: usize = 8_192;
 
+/// Least time between two attempts to connect to a peer that refuses. Callers in between get the reason of
+/// the last failure: a thousand requests that wait for a leader must not knock a thousand times each.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+
 /// How often a connection is looked at for signs of death.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -63,10 +67,17 @@ pub struct Channel<E: Env> {
     names: Names<E>,
     target: Arc<Target>,
     slot: Arc<Mutex<Option<Link<E>>>>,
-    connecting: Arc<tokio::sync::Mutex<()>>,
+    connecting: Arc<tokio::sync::Mutex<Option<Failure<E>>>>,
     observer: Option<Observer>,
     health: Option<PeerHealth<E>>,
     sent: Tally,
+}
+
+/// A connection that could not be made, and when.
+struct Failure<E: Env> {
+    at: rt::Instant<E>,
+    kind: io::ErrorKind,
+    reason: String,
 }
 
 impl<E: Env> Clone for Channel<E> {
@@ -203,11 +214,20 @@ impl<E: Env> Channel<E> {
         }
         let limit = limit.min(CONNECT_DEADLINE);
         let connected = rt::timeout::<E, _>(limit, async {
-            let _one_at_a_time = self.connecting.lock().await;
+            // One at a time.
+            let mut failure = self.connecting.lock().await;
             if self.live().is_some() {
                 return Ok(());
             }
-            let stream = self.names.connect(&self.target.addr).await?;
+            if let Some(last) = &*failure
+                && rt::now::<E>() - last.at < RECONNECT_PAUSE
+            {
+                return Err(io::Error::new(last.kind, last.reason.clone()));
+            }
+            let stream = self.names.connect(&self.target.addr).await.inspect_err(|error| {
+                let (at, kind) = (rt::now::<E>(), error.kind());
+                *failure = Some(Failure { at, kind, reason: error.to_string() });
+            })?;
             let hello = Hello { cluster: self.target.cluster, to: self.target.member };
             self.open(stream, frame::encode(&hello)?);
             Ok(())

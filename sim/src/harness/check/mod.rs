@@ -226,6 +226,13 @@ impl Watch {
         }
     }
 
+    /// The voters of every membership that was the last committed one within the last `span`.
+    pub fn voters_since(&self, span: Duration) -> Vec<BTreeSet<NodeId>> {
+        let (seen, now) = (self.lock(), nanos());
+        let from = now.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
+        seen.facts.members_between(from, now).map(|members| members.voters.clone()).collect()
+    }
+
     /// A process of `node` was started.
     pub fn started(&self, node: NodeId) {
         self.lock().facts.starts(nanos(), node);

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 use yakt::raft::NodeId;
+use yakt::raft::network::client::RECONNECT_PAUSE;
 use yakt::raft::observe::Message;
 
 /// Requests that a node sends to all its peers in a second.
@@ -29,8 +30,11 @@ pub const REQUESTS_MAX: u64 = 20_000;
 /// Sendings of one append to one peer in a second, nothing else being appended there in between.
 pub const RESENT_MAX: u64 = 30;
 
-/// Connections that a node asks for in a second.
-pub const CONNECTS_MAX: u64 = 200;
+/// Connections that a node asks for in a second: twenty for each of three channels to four peers, and those
+/// of a node that joins or looks for another.
+pub const CONNECTS_MAX: u64 = 300;
+
+const _: () = assert!(3 * 4 * (1_000 / RECONNECT_PAUSE.as_millis()) < CONNECTS_MAX as u128);
 
 /// Log lines that a node writes in a second.
 pub const LINES_MAX: u64 = 40;

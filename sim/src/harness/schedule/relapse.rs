@@ -127,16 +127,20 @@ impl Stage {
         self.majority_time();
     }
 
-    /// The latest time that the clocks of a majority have reached, gone on since. To be called before and
-    /// after each jump: nodes remember a clock that was right for a moment.
+    /// The latest time that the clocks of a majority of the voters have reached, gone on since. To be
+    /// called before and after each jump: nodes remember a clock that was right for a moment. All
+    /// memberships since the last call count, that of a voter which was alone for a moment too.
     fn majority_time(&self) -> Duration {
-        let mut clocks: Vec<_> =
-            (1..=self.cluster.size()).map(|id| self.world().clock(&host(id)).now()).collect();
-        clocks.sort_unstable();
         let now = rt::now::<SimEnv>();
         let mut reached = self.majority_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone_on = reached.map_or(Duration::ZERO, |(time, at)| time + (now - at));
-        let time = gone_on.max(clocks[clocks.len() / 2]);
+        let mut time = reached.map_or(Duration::ZERO, |(time, at)| time + (now - at));
+        let since = reached.map_or(now, |(_, at)| at);
+        for voters in self.cluster.watch().voters_since(now - since) {
+            let mut clocks: Vec<_> =
+                voters.iter().map(|id| self.world().clock(&host(*id)).now()).collect();
+            clocks.sort_unstable_by(|a, b| b.cmp(a));
+            time = time.max(clocks.get(clocks.len() / 2).copied().unwrap_or_default());
+        }
         *reached = Some((time, now));
         time
     }
