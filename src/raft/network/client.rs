@@ -9,7 +9,7 @@ use std::time::Duration;
 use openraft::AsyncRuntime;
 use openraft_rt::Select4;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::frame;
@@ -67,17 +67,39 @@ pub struct Channel<E: Env> {
     names: Names<E>,
     target: Arc<Target>,
     slot: Arc<Mutex<Option<Link<E>>>>,
-    connecting: Arc<tokio::sync::Mutex<Option<Failure<E>>>>,
+    last_attempt: Arc<Mutex<LastAttempt<E>>>,
     observer: Option<Observer>,
     health: Option<PeerHealth<E>>,
     sent: Tally,
 }
 
-/// A connection that could not be made, and when.
-struct Failure<E: Env> {
-    at: rt::Instant<E>,
+/// Yields how an attempt to connect ended.
+type Attempt = watch::Receiver<Option<Result<(), Failure>>>;
+
+/// An attempt to connect, and when it ended.
+type LastAttempt<E> = Option<(Attempt, Arc<Mutex<Option<rt::Instant<E>>>>)>;
+
+/// Why a connection could not be made, for all who waited for it.
+#[derive(Clone, Debug)]
+struct Failure {
     kind: io::ErrorKind,
     reason: String,
+}
+
+impl Failure {
+    fn new(error: io::Error) -> Self {
+        Self { kind: error.kind(), reason: error.to_string() }
+    }
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure.kind, failure.reason)
+    }
+}
+
+fn timed_out(limit: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no connection in {limit:?}"))
 }
 
 impl<E: Env> Clone for Channel<E> {
@@ -86,7 +108,7 @@ impl<E: Env> Clone for Channel<E> {
             names: self.names.clone(),
             target: Arc::clone(&self.target),
             slot: Arc::clone(&self.slot),
-            connecting: Arc::clone(&self.connecting),
+            last_attempt: Arc::clone(&self.last_attempt),
             observer: self.observer.clone(),
             health: self.health.clone(),
             sent: self.sent.clone(),
@@ -162,7 +184,7 @@ impl<E: Env> Channel<E> {
             names,
             target: Arc::new(target),
             slot: Arc::default(),
-            connecting: Arc::default(),
+            last_attempt: Arc::default(),
             observer: None,
             health: None,
             sent: Tally::default(),
@@ -207,38 +229,58 @@ impl<E: Env> Channel<E> {
     ///
     /// # Errors
     ///
-    /// [`CallError::NotSent`] when there is none within `limit` or [`CONNECT_DEADLINE`].
+    /// [`CallError::NotSent`] when there is none within `limit`.
     pub async fn connect(&self, limit: Duration) -> Result<(), CallError> {
         if self.live().is_some() {
             return Ok(());
         }
-        let limit = limit.min(CONNECT_DEADLINE);
-        let connected = rt::timeout::<E, _>(limit, async {
-            // One at a time.
-            let mut failure = self.connecting.lock().await;
-            if self.live().is_some() {
-                return Ok(());
-            }
-            if let Some(last) = &*failure
-                && rt::now::<E>() - last.at < RECONNECT_PAUSE
-            {
-                return Err(io::Error::new(last.kind, last.reason.clone()));
-            }
-            let stream = self.names.connect(&self.target.addr).await.inspect_err(|error| {
-                let (at, kind) = (rt::now::<E>(), error.kind());
-                *failure = Some(Failure { at, kind, reason: error.to_string() });
-            })?;
-            let hello = Hello { cluster: self.target.cluster, to: self.target.member };
-            self.open(stream, frame::encode(&hello)?);
-            Ok(())
-        });
-        let timed_out =
-            || Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection in {limit:?}")));
-        let connected = connected.await.unwrap_or_else(timed_out);
-        if let (Some(health), Err(error)) = (&self.health, &connected) {
-            health.failed(&self.target.addr, &error.to_string());
+        let mut attempt = self.attempt();
+        let ended = attempt.wait_for(Option::is_some);
+        let connected = match rt::timeout::<E, _>(limit, ended).await {
+            Some(Ok(ended)) => ended.clone().unwrap_or(Ok(())),
+            // The attempt's task is gone, with its process.
+            Some(Err(_)) => Err(Failure::new(io::ErrorKind::NotConnected.into())),
+            None => Err(Failure::new(timed_out(limit))),
+        };
+        if let (Some(health), Err(failure)) = (&self.health, &connected) {
+            health.failed(&self.target.addr, &failure.reason);
         }
-        connected.map_err(CallError::NotSent)
+        connected.map_err(|failure| CallError::NotSent(failure.into()))
+    }
+
+    /// The attempt to connect that is under way, or the last one if it failed just now, or a new one.
+    ///
+    /// It goes on when its callers give up: over a slow link, callers with short deadlines would begin one
+    /// attempt after the other and never see the end of any.
+    fn attempt(&self) -> Attempt {
+        let mut last = lock(&self.last_attempt);
+        if let Some((attempt, ended)) = &*last {
+            let is_under_way = attempt.borrow().is_none();
+            let is_recent = lock(ended).is_some_and(|at| rt::now::<E>() - at < RECONNECT_PAUSE);
+            let has_failed = attempt.borrow().as_ref().is_some_and(Result::is_err);
+            if is_under_way || (has_failed && is_recent) {
+                return attempt.clone();
+            }
+        }
+        let (sender, attempt) = watch::channel(None);
+        let ended = Arc::new(Mutex::new(None));
+        *last = Some((attempt.clone(), Arc::clone(&ended)));
+        drop(last);
+        let channel = self.clone();
+        drop(rt::spawn::<E, _>(async move {
+            let connecting = channel.names.connect(&channel.target.addr);
+            let connected = rt::timeout::<E, _>(CONNECT_DEADLINE, connecting).await;
+            let connected = connected.unwrap_or_else(|| Err(timed_out(CONNECT_DEADLINE)));
+            let opened = connected.and_then(|stream| {
+                let target = &channel.target;
+                let hello = Hello { cluster: target.cluster, to: target.member };
+                channel.open(stream, frame::encode(&hello)?);
+                Ok(())
+            });
+            *lock(&ended) = Some(rt::now::<E>());
+            sender.send_replace(Some(opened.map_err(Failure::new)));
+        }));
+        attempt
     }
 
     /// Queues a call on the present connection at once, and returns what waits for its answer.
