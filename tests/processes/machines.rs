@@ -5,7 +5,8 @@
 //! namespace of their own, so nothing of the machine changes:
 //!
 //! ```sh
-//! unshare --net --mount --propagation private cargo test --test processes machines -- --ignored
+//! unshare --net --mount --propagation private \
+//!     sh -c 'ip link set lo up && cargo test --test processes machines -- --ignored'
 //! ```
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -191,7 +192,6 @@ fn a_follower_that_does_not_reach_its_leader_is_not_ready() {
 #[test]
 #[ignore = "needs faketime: see the module"]
 fn a_leader_whose_clock_is_centuries_ahead_does_not_move_cluster_time() {
-    run("ip", &["link", "set", "lo", "up"]);
     let mut cluster = Cluster::plan(yakt(), scratch_dir(), 3);
     for id in 1..=3 {
         let node = cluster.command(id);
