@@ -211,6 +211,8 @@ pub enum Way {
     Gzip,
     /// With `Accept-Encoding: zstd`.
     Zstd,
+    /// A poll from an offset that is an hour ahead, as of another cluster.
+    Foreign,
 }
 
 /// What a run's clients are like.

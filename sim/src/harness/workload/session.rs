@@ -29,6 +29,9 @@ const REPEAT_AGE_MAX: Duration = Duration::from_mins(1);
 /// keys are remembered, and some for the time that a cluster without a leader does not count.
 const FORGOTTEN_AGE_MIN: Duration = Duration::from_mins(14);
 
+/// Seconds by which an offset of another cluster is ahead.
+const FOREIGN_AHEAD_SECONDS: f64 = 3_600.0;
+
 /// Requests of a bulk that are under way at the same time.
 const BULK_WIDTH: u32 = 24;
 
@@ -275,7 +278,8 @@ impl Session {
         if operation.stale {
             query.push("consistency=stale".to_owned());
         }
-        let path = format!("/{name}/{}?{}", self.offsets[kind], query.join("&"));
+        let ahead = if ways.contains(&Way::Foreign) { FOREIGN_AHEAD_SECONDS } else { 0.0 };
+        let path = format!("/{name}/{}?{}", self.offsets[kind] + ahead, query.join("&"));
         let Some(answer) = self.read(operation.node, path, ways).await else { return };
         let Some(offset) = answer.body["offset"].as_f64() else { return };
         let complete = answer.body["snapshot"] == "complete";

@@ -68,7 +68,7 @@ fn vary(shape: &Shape, what: What, rng: &mut SeededRng) -> What {
         What::CreateTopic(_) => &[Way::Envelope, Way::Envelope, Way::Whole],
         What::Repeat(_) => &[Way::Method],
         What::ActiveBrokers | What::ReadTopic(_) => &[Way::Defaults],
-        What::Poll { .. } => &[Way::Gzip, Way::Zstd, Way::Defaults],
+        What::Poll { .. } => &[Way::Gzip, Way::Zstd, Way::Defaults, Way::Foreign],
         _ => return what,
     };
     let way = ways[rng.random_range(0..ways.len())];
