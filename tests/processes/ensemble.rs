@@ -124,7 +124,7 @@ fn a_second_up_on_used_ports_fails_and_names_the_address() {
     assert!(log.contains("cannot listen on 127.0.0.1:"), "{log}");
     assert!(!log.contains("nodes are ready"), "{log}");
     // The first cluster has noticed nothing.
-    Request::get("/readyz").ask(ports.http(1)).expect(200);
+    assert_eq!(Request::get("/readyz").ask(ports.http(1)).status, 200);
     first.terminate();
     assert!(first.wait().success(), "{}", first.log());
 }
