@@ -187,7 +187,7 @@ pub(super) fn in_way(request: Request, way: Way) -> Request {
         Way::Zstd => Request { accept_encoding: Some("zstd"), ..request },
         Way::Defaults => with_defaults(request),
         // The session sees to it.
-        Way::Uuid => request,
+        Way::Uuid | Way::Foreign => request,
         Way::Envelope | Way::InternalUuid | Way::Text | Way::Nulls | Way::Whole => {
             match request.body {
                 Some(Value::Object(fields)) if !record.is_empty() => {

@@ -213,7 +213,7 @@ mod tests {
         }
         for way in [Way::Method, Way::Uuid, Way::Envelope, Way::InternalUuid, Way::Text]
             .into_iter()
-            .chain([Way::Nulls, Way::Whole, Way::Defaults, Way::Gzip, Way::Zstd])
+            .chain([Way::Nulls, Way::Whole, Way::Defaults, Way::Gzip, Way::Zstd, Way::Foreign])
         {
             let asked = |what: &What| match what {
                 What::Otherwise(outer, inner) => {
