@@ -19,6 +19,9 @@ use crate::harness::exchanges::Exchange;
 /// A node may publish that an entry is committed a moment before it takes the step.
 const COMMIT_SLACK_NANOS: u64 = 1_000_000_000;
 
+/// How long a process may take until it has replayed its log, on a slow disk.
+const START_NANOS: u64 = 10_000_000_000;
+
 /// Seconds of cluster time that a float in an answer may be off.
 const TIME_PRECISION: f64 = 2e-6;
 
@@ -62,7 +65,11 @@ fn judge_metrics(text: &str, exchange: &Exchange, until: u64, facts: &Facts) -> 
     let life = node_of(&exchange.addr).and_then(|node| facts.lives.get(&node));
     if let Some(life) = life {
         let begun = exchange.begun.saturating_sub(SLACK_NANOS);
-        let before = life.applied_at(begun).filter(|_| !life.is_started_between(begun, until));
+        // A process replays its log before it shows anything of it.
+        let is_starting =
+            applied == 0 && life.is_started_between(begun.saturating_sub(START_NANOS), until);
+        let is_new = is_starting || life.is_started_between(begun, until);
+        let before = life.applied_at(begun).filter(|_| !is_new);
         if before.is_some_and(|before| applied < before) {
             return Err(format!("it has applied {applied}, and had applied {before:?} before"));
         }

@@ -82,8 +82,6 @@ pub async fn play(run: Run, schedule: Schedule) -> Result<Run, Violation> {
         cluster.world().disk(&host(id)).set_latency(micros(settings.disk_micros));
     }
     cluster.form(cluster.size()).await?;
-    settings.set_clocks(cluster.world());
-
     let begun = rt::now::<SimEnv>();
     let over = begun + Duration::from_millis(settings.duration_millis);
     let stage = Stage {
@@ -94,6 +92,9 @@ pub async fn play(run: Run, schedule: Schedule) -> Result<Run, Violation> {
         majority_time: Arc::default(),
         over,
     };
+    // Cluster time may be where the clocks were before they were set.
+    stage.majority_time();
+    stage.settings.set_clocks(cluster.world());
     let attendants = [
         madsim::task::spawn(stage.clone().supervise()),
         madsim::task::spawn(stage.clone().replace_rotten()),

@@ -130,7 +130,7 @@ impl Stage {
     /// The latest time that the clocks of a majority of the voters have reached, gone on since. To be
     /// called before and after each jump: nodes remember a clock that was right for a moment. All
     /// memberships since the last call count, that of a voter which was alone for a moment too.
-    fn majority_time(&self) -> Duration {
+    pub(super) fn majority_time(&self) -> Duration {
         let now = rt::now::<SimEnv>();
         let mut reached = self.majority_time.lock().unwrap_or_else(PoisonError::into_inner);
         let mut time = reached.map_or(Duration::ZERO, |(time, at)| time + (now - at));
