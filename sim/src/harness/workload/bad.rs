@@ -36,10 +36,21 @@ fn refused(request: Request, status: StatusCode, code: &'static str) -> Request 
     Request { refusal: Some(Refusal { status, code, by: Refuser::Door }), ..request }
 }
 
-/// A keyed write's `key` under another request, of which nothing may come.
-pub(in crate::harness) fn reuse(key: String) -> Request {
-    let body = json!({ "name": format!("again-{key}") });
-    let request = Request::post("/create_topic", body).keyed(key);
+/// A keyed write's `key` under another request, of which nothing may come. `which` chooses the request.
+pub(in crate::harness) fn reuse(key: String, which: u32) -> Request {
+    let request = match which % 4 {
+        0 => Request::post("/create_topic", json!({ "name": format!("again-{key}") })),
+        1 => {
+            let body = json!({ "topicUUID": NOTHING, "partitionId": 0 });
+            Request::post("/create_partition", body)
+        }
+        2 => {
+            let body = json!({ "brokerId": NOBODY, "brokerHost": "again", "brokerPort": 1 });
+            Request::post("/register_broker", body)
+        }
+        _ => Request::post("/update_broker", json!({ "brokerId": NOBODY, "brokerPort": 1 })),
+    };
+    let request = request.keyed(key);
     let (status, code) = (StatusCode::CONFLICT, "idempotency_key_reused");
     Request { refusal: Some(Refusal { status, code, by: Refuser::Cluster }), ..request }
 }

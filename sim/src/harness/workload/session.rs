@@ -122,7 +122,7 @@ impl Session {
             What::Reuse(back) => {
                 let recent = self.recent(*back).filter(|answered| answered.is_remembered);
                 if let Some(key) = recent.and_then(|answered| answered.request.key.clone()) {
-                    self.send(operation.node, &reuse(key)).await;
+                    self.send(operation.node, &reuse(key, *back)).await;
                 }
             }
             What::Misroute(back) => {

@@ -188,7 +188,7 @@ fn server_errors_and_bad_requests_taken_for_good_are_caught() {
 fn a_key_under_another_request_is_refused_or_put_off_and_is_no_answer_to_the_first() {
     let keyed = || create("t").keyed("k");
     let base = || History::new().at(0, 1, keyed(), Ok(topic("u")));
-    let again = || bad::reuse("k".to_owned());
+    let again = || bad::reuse("k".to_owned(), 0);
     for answer in [(409, "idempotency_key_reused"), (503, "no_leader"), (504, "outcome_unknown")] {
         base().at(2, 3, again(), Ok(refused(answer.0, answer.1))).sound();
     }
