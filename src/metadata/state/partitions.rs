@@ -352,6 +352,18 @@ mod tests {
         assert_eq!(state.broker(&id(1).into()).unwrap().fields.epoch.get(), 2);
     }
 
+    /// Nothing would ever give such a partition a leader again. (Found by a property test of damaged
+    /// snapshots, once the invariant was checked at all.)
+    #[test]
+    fn a_snapshot_in_which_a_lost_partition_awaits_no_broker_is_refused() {
+        let mut state = placed();
+        set(&mut state, 2, BrokerStatus::Fenced);
+        set(&mut state, 1, BrokerStatus::Fenced);
+        assert!(State::decode(&state.encode()).is_ok());
+        state.awaited.clear();
+        assert!(State::decode(&state.encode()).is_err());
+    }
+
     #[test]
     fn a_partition_born_without_an_isr_awaits_its_first_replica() {
         let mut state = placed();
