@@ -282,7 +282,9 @@ impl<E: Env> Node<E> {
         let completed = self.complete_change(running).await;
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
-        completed && metrics.membership_config.membership().get_node(&self.id()).is_some()
+        let membership = &metrics.membership_config;
+        let is_committed = membership.log_id() <= &metrics.local_committed;
+        completed && is_committed && membership.membership().get_node(&self.id()).is_some()
     }
 
     /// Completes a change whose leader died between its two steps (Raft §6), if there is one: until someone does, every
@@ -291,7 +293,12 @@ impl<E: Env> Node<E> {
         let half_way = {
             let metrics = running.raft.metrics();
             let metrics = metrics.borrow_watched();
-            let configs = metrics.membership_config.membership().get_joint_config();
+            let membership = &metrics.membership_config;
+            let configs = membership.membership().get_joint_config();
+            // Its first step is not committed yet: Raft would refuse the second one, and log an error each time.
+            if configs.len() > 1 && membership.log_id() > &metrics.local_committed {
+                return false;
+            }
             configs.last().filter(|_| configs.len() > 1).cloned()
         };
         let Some(voters) = half_way else { return true };

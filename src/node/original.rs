@@ -23,8 +23,9 @@
 //! belong to a process that is cut off: a node waits [`GONE_LIMIT`] for it, a leader [`ALIVE_LIMIT`] after its last answer.
 //!
 //! Limits: a copy that starts while its original does not run is the node. If the original then returns, the leader refuses
-//! it, or the original finds its place taken (see `removed`); in between, both may vote. A copy that is older than its
-//! original lacks what the original acknowledged.
+//! it, or the original finds its place taken (see `removed`); in between, both may vote. The same holds for a copy that was
+//! made after its original moved and before the new address reached its log: it looks at the old address (found by
+//! simulation: swarm, seed 6000000913). A copy that is older than its original lacks what the original acknowledged.
 
 use std::io::ErrorKind;
 use std::sync::PoisonError;

@@ -93,7 +93,7 @@ sites! {
     /// Fires: a connection is reset with data under way.
     ResetMidFrame = "a connection was reset with data under way", within 120;
     /// Reached: a client's connections to a node are reset. Fires: with a request or an answer under way.
-    ClientReset = "a client's connection was reset with data under way", within 120;
+    ClientReset = "a client's connection was reset with data under way", within 240;
     /// Fires: a sender waits because its receiver does not read.
     Backpressure = "a sender waited for a slow reader", within 120;
     /// Reached: a keyed write is answered after an answer was lost. Fires: it succeeds.
@@ -131,7 +131,7 @@ sites! {
     /// Reached: a node has just taken a snapshot. Fires: the power fails in a write of its purge, or just behind it.
     PowerLossInPurge = "the power failed while a log was purged", within 120;
     /// Reached: a leader dies when a removal is made, and the removed node asks to join. Fires: another is elected then.
-    JoinAtElection = "a node asked to join while a leader was elected", within 120;
+    JoinAtElection = "a node asked to join while a leader was elected", within 240;
     /// Reached: a leader dies. Fires: readers come in the first moment of the next one.
     ReadersAtElection = "readers came in the first moment of a leader", within 120;
     /// Fires: bits flip on the disk of a node that runs.

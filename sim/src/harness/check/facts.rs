@@ -57,7 +57,7 @@ pub struct Life {
     pub starts: Vec<u64>,
     /// How far it had applied.
     pub applied: Vec<(u64, u64)>,
-    /// The last index of each snapshot that it had on its disk.
+    /// The last index of each snapshot that it stored, or found on its disk.
     pub snapshots: Vec<(u64, u64)>,
 }
 
@@ -118,6 +118,7 @@ impl Facts {
         let life = self.lives.entry(node).or_default();
         match step {
             Step::Recovered(found) => {
+                life.snapshots.extend(found.snapshot.map(|id| (now, id.index())));
                 self.known_from(&found.entries);
             }
             Step::Appended(entries) => self.known_from(entries),

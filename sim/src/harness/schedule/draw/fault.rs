@@ -217,7 +217,7 @@ fn draw_network(rng: &mut SeededRng, target: Target, clients: usize) -> Fault {
             deaf: rng.random_bool(0.5),
             length: span(rng),
         },
-        10 => Fault::ResetClient { client: client(rng), target },
+        7 | 10 => Fault::ResetClient { client: client(rng), target },
         which => {
             let cuts =
                 [Cut::Alone, Cut::Pair, Cut::Deaf, Cut::Mute, Cut::Bridge, Cut::Ring, Cut::OneLink];
