@@ -47,9 +47,9 @@ struct Lan {
 
 impl Lan {
     fn new(number: u8, size: u8) -> Self {
+        static MOUNTED: Once = Once::new();
         let lan = Self { number, size };
         // `ip netns` keeps names below /run/netns: these are of these tests' own mount namespace.
-        static MOUNTED: Once = Once::new();
         MOUNTED.call_once(|| run("mount", &["-t", "tmpfs", "tmpfs", "/run"]));
         let switch = format!("switch{number}");
         run("ip", &["link", "add", &switch, "type", "bridge"]);

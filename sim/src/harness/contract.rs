@@ -142,7 +142,7 @@ impl Contract {
         let mut contract = Self::default();
         for (path, methods) in document["paths"].as_object().into_iter().flatten() {
             for (method, described) in methods.as_object().into_iter().flatten() {
-                contract.add(&document, format!("{} {path}", method.to_uppercase()), described);
+                contract.add(&document, &format!("{} {path}", method.to_uppercase()), described);
             }
         }
         let codes = &document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"];
@@ -151,8 +151,8 @@ impl Contract {
         contract
     }
 
-    fn add(&mut self, document: &Value, name: String, described: &Value) {
-        let mut operation = Operation { name: name.clone(), ..Operation::default() };
+    fn add(&mut self, document: &Value, name: &str, described: &Value) {
+        let mut operation = Operation { name: name.to_owned(), ..Operation::default() };
         for parameter in described["parameters"].as_array().into_iter().flatten() {
             let parameter = resolve(document, parameter);
             let forms = forms(document, &parameter["schema"]);
@@ -179,7 +179,7 @@ impl Contract {
             let text = answer["description"].as_str().unwrap_or_default();
             // Codes stand between backticks.
             for code in text.split('`').skip(1).step_by(2) {
-                self.points.extend(error_point(&name, status, code));
+                self.points.extend(error_point(name, status, code));
             }
         }
         self.operations.push(operation);

@@ -269,7 +269,8 @@ mod tests {
     fn points_of_the_contract_add_up_and_outlive_a_process() {
         let (one, other) = (Coverage::default(), Coverage::default());
         let reached = |coverage: &Coverage| {
-            contract::SEEDS as usize - coverage.missing_of_contract(contract::SEEDS).len()
+            let seeds = usize::try_from(contract::SEEDS).unwrap();
+            seeds - coverage.missing_of_contract(contract::SEEDS).len()
         };
         let before = reached(&one);
         one.reach_points(["code no_leader".to_owned()]);

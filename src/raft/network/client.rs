@@ -87,7 +87,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn new(error: io::Error) -> Self {
+    fn new(error: &io::Error) -> Self {
         Self { kind: error.kind(), reason: error.to_string() }
     }
 }
@@ -239,8 +239,8 @@ impl<E: Env> Channel<E> {
         let connected = match rt::timeout::<E, _>(limit, ended).await {
             Some(Ok(ended)) => ended.clone().unwrap_or(Ok(())),
             // The attempt's task is gone, with its process.
-            Some(Err(_)) => Err(Failure::new(io::ErrorKind::NotConnected.into())),
-            None => Err(Failure::new(timed_out(limit))),
+            Some(Err(_)) => Err(Failure::new(&io::ErrorKind::NotConnected.into())),
+            None => Err(Failure::new(&timed_out(limit))),
         };
         if let (Some(health), Err(failure)) = (&self.health, &connected) {
             health.failed(&self.target.addr, &failure.reason);
@@ -278,7 +278,7 @@ impl<E: Env> Channel<E> {
                 Ok(())
             });
             *lock(&ended) = Some(rt::now::<E>());
-            sender.send_replace(Some(opened.map_err(Failure::new)));
+            sender.send_replace(Some(opened.map_err(|error| Failure::new(&error))));
         }));
         attempt
     }

@@ -142,8 +142,8 @@ mod tests {
 
     /// Nodes 1 to 3, without node 3 from 100 ms on; node 1 leads, node 2 from 50 ms on.
     fn facts() -> Facts {
-        let mut facts = Facts::default();
-        facts.committed = vec![(0, 1, members(&[1, 2, 3])), (100 * MS, 2, members(&[1, 2]))];
+        let committed = vec![(0, 1, members(&[1, 2, 3])), (100 * MS, 2, members(&[1, 2]))];
+        let mut facts = Facts { committed, ..Facts::default() };
         facts.leads(0, 1, 1);
         facts.leads(50 * MS, 2, 2);
         facts.lives.insert(

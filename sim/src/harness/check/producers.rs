@@ -6,8 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::clients::Contradiction;
 use crate::harness::exchanges::{Effect, Exchange};
 
@@ -51,7 +49,7 @@ pub fn check(exchanges: &[Exchange]) -> Result<(), Contradiction> {
     }
     for (number, exchange) in all() {
         let Effect::Decided(answer) = exchange.effect() else { continue };
-        if answer.body["code"] != Value::from("duplicate_producer") {
+        if answer.body["code"] != "duplicate_producer" {
             continue;
         }
         let wanted = chosen(exchange);
@@ -77,7 +75,7 @@ pub fn check(exchanges: &[Exchange]) -> Result<(), Contradiction> {
 #[cfg(test)]
 mod tests {
     use hyper::StatusCode;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::harness::client::{Answer, NoAnswer, Request};
@@ -95,37 +93,40 @@ mod tests {
         }
     }
 
-    fn got(id: u64) -> Result<(u16, Value), NoAnswer> {
-        Ok((201, json!({ "fields": { "producerId": id } })))
+    fn got(id: u64) -> (u16, Value) {
+        (201, json!({ "fields": { "producerId": id } }))
     }
 
-    fn taken() -> Result<(u16, Value), NoAnswer> {
-        Ok((409, json!({ "code": "duplicate_producer" })))
+    fn taken() -> (u16, Value) {
+        (409, json!({ "code": "duplicate_producer" }))
     }
 
     #[test]
     fn a_chosen_id_is_given_or_is_taken() {
-        assert_eq!(check(&[produce(0, Some(7), got(7)), produce(2, None, got(1))]), Ok(()));
-        assert_eq!(check(&[produce(0, Some(7), got(7)), produce(2, Some(7), taken())]), Ok(()));
-        let other = check(&[produce(0, Some(7), got(8))]).unwrap_err();
+        assert_eq!(check(&[produce(0, Some(7), Ok(got(7))), produce(2, None, Ok(got(1)))]), Ok(()));
+        assert_eq!(
+            check(&[produce(0, Some(7), Ok(got(7))), produce(2, Some(7), Ok(taken()))]),
+            Ok(())
+        );
+        let other = check(&[produce(0, Some(7), Ok(got(8)))]).unwrap_err();
         assert!(other.what.starts_with("chosen ids"), "{}", other.what);
     }
 
     #[test]
     fn a_free_id_that_is_refused_is_caught_unless_an_unknown_outcome_may_have_taken_it() {
-        let free = check(&[produce(0, Some(6), got(6)), produce(2, Some(7), taken())]);
+        let free = check(&[produce(0, Some(6), Ok(got(6))), produce(2, Some(7), Ok(taken()))]);
         assert!(free.unwrap_err().what.contains("is free"));
         for before in [Some(7), None] {
             let lost = produce(0, before, Err(NoAnswer::Lost));
-            assert_eq!(check(&[lost, produce(2, Some(7), taken())]), Ok(()));
+            assert_eq!(check(&[lost, produce(2, Some(7), Ok(taken()))]), Ok(()));
         }
-        let later = check(&[produce(2, Some(7), taken()), produce(4, Some(7), got(7))]);
+        let later = check(&[produce(2, Some(7), Ok(taken())), produce(4, Some(7), Ok(got(7)))]);
         assert!(later.is_err());
     }
 
     #[test]
     fn an_id_that_the_server_chose_twice_is_caught() {
-        let twice = check(&[produce(0, Some(7), got(7)), produce(2, None, got(7))]);
+        let twice = check(&[produce(0, Some(7), Ok(got(7))), produce(2, None, Ok(got(7)))]);
         assert!(twice.unwrap_err().what.starts_with("unique ids"));
     }
 }

@@ -55,8 +55,7 @@ impl Stage {
         let heartbeats = self.settings.heartbeat_millis * BLACK_HOLE_HEARTBEATS;
         let limit = BLACK_HOLE_LIMIT + Duration::from_millis(heartbeats);
         let (lives, deadline) = (self.cluster.lives(), rt::now::<SimEnv>() + limit);
-        let mut asked = self.others(leader).collect::<Vec<_>>().into_iter().cycle();
-        while let Some(at) = asked.next() {
+        for at in self.others(leader).collect::<Vec<_>>().into_iter().cycle() {
             let written = self.write_long(at).await.ok().flatten().is_some();
             let disturbed = self.is_over()
                 || !self.cluster.is_undisturbed(Some(leader))

@@ -123,7 +123,7 @@ impl Stage {
     }
 
     /// Bits flip in data that is cold, while the node runs. It may not notice for long; when it does, it stops.
-    pub(super) async fn rot_live(&self, id: NodeId, bits: u64) {
+    pub(super) fn rot_live(&self, id: NodeId, bits: u64) {
         // Its process may meet the damage at any time from now on, and end of it.
         self.cluster.begin_failing(id);
         let flipped = self.world().disk(&host(id)).rot(&mut self.world().fork_rng(), bits);

@@ -77,6 +77,7 @@ impl Stage {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: each fault, and the function that does it")]
     async fn strike(&self, fault: Fault) {
         let node = |target| self.resolve(target);
         match fault {
@@ -190,7 +191,7 @@ impl Stage {
             Fault::ReadersAtElection { readers, down } => {
                 self.readers_at_election(readers, down).await;
             }
-            Fault::RotLive { target, bits } => self.rot_live(node(target), bits).await,
+            Fault::RotLive { target, bits } => self.rot_live(node(target), bits),
         }
     }
 

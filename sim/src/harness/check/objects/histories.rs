@@ -136,7 +136,9 @@ impl Histories {
                     BrokerAction::Update { port, host, protocol, .. } => {
                         let changed = [(port, &ports), (host, &hosts), (protocol, &protocols)];
                         for (value, shown) in changed {
-                            value.iter_mut().for_each(|value| forget(value, shown));
+                            if let Some(value) = value {
+                                forget(value, shown);
+                            }
                         }
                     }
                     BrokerAction::Produce { .. } | BrokerAction::Read | BrokerAction::List => {}

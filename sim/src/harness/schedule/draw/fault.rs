@@ -43,37 +43,7 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
             5 | 6 => Fault::Stop { target, down: span(rng) },
             _ => Fault::RollingRestart { down: spread(rng, 20, 2_000) },
         },
-        Family::Power => {
-            let loss = loss(rng);
-            match rng.random_range(0..9) {
-                0 | 1 => Fault::Crash { target, loss, down: span(rng) },
-                8 => Fault::CrashInPurge {
-                    target,
-                    writes: spread(rng, 1, 12),
-                    loss,
-                    down: spread(rng, 20, 3_000),
-                },
-                2..5 => Fault::CrashInWrite {
-                    target,
-                    writes: spread(rng, 1, 200),
-                    loss,
-                    down: span(rng),
-                },
-                5 | 6 => Fault::CrashMany {
-                    first: rng.random_range(1..=NODES),
-                    count: rng.random_range(2..=NODES),
-                    loss,
-                    down: spread(rng, 20, 3_000),
-                },
-                _ => Fault::CrashLoop {
-                    target,
-                    loss,
-                    times: rng.random_range(2..5),
-                    up: spread(rng, 5, 1_000),
-                    down: spread(rng, 5, 500),
-                },
-            }
-        }
+        Family::Power => draw_power(rng, target),
         Family::Pause => match rng.random_range(0..6) {
             0 => Fault::PauseClient {
                 client: rng.random_range(1..=clients.max(1)),
@@ -154,6 +124,34 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
                 _ => Fault::Lose { target, down },
             }
         }
+    }
+}
+
+/// How power fails.
+fn draw_power(rng: &mut SeededRng, target: Target) -> Fault {
+    let loss = loss(rng);
+    match rng.random_range(0..9) {
+        0 | 1 => Fault::Crash { target, loss, down: span(rng) },
+        8 => Fault::CrashInPurge {
+            target,
+            writes: spread(rng, 1, 12),
+            loss,
+            down: spread(rng, 20, 3_000),
+        },
+        2..5 => Fault::CrashInWrite { target, writes: spread(rng, 1, 200), loss, down: span(rng) },
+        5 | 6 => Fault::CrashMany {
+            first: rng.random_range(1..=NODES),
+            count: rng.random_range(2..=NODES),
+            loss,
+            down: spread(rng, 20, 3_000),
+        },
+        _ => Fault::CrashLoop {
+            target,
+            loss,
+            times: rng.random_range(2..5),
+            up: spread(rng, 5, 1_000),
+            down: spread(rng, 5, 500),
+        },
     }
 }
 
