@@ -222,10 +222,7 @@ impl Search<'_> {
         let failed = if self.is_late() { BTreeSet::new() } else { self.seeds_of(&group)? };
         let mut findings = Vec::new();
         for (position, bug) in group.into_iter().enumerate() {
-            let trial = match self.is_late() {
-                true => None,
-                false => self.try_seeds(&bug, &failed)?,
-            };
+            let trial = if self.is_late() { None } else { self.try_seeds(&bug, &failed)? };
             findings.push(match trial {
                 Some(trial) => Finding::new(bug, vec![trial], 1, None),
                 None => self.search(position, bug)?,
