@@ -20,6 +20,9 @@ use crate::harness::coverage::Site;
 /// Pause between two questions to a node.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// The same in heartbeat intervals, where these are long and runs last for hours.
+const PROBE_HEARTBEATS: u64 = 50;
+
 /// Answers in a row that a node may give wrongly: what it can know may be over a moment later.
 const WRONG_ANSWERS_MAX: u32 = 3;
 
@@ -93,6 +96,8 @@ impl Stage {
     /// serves nothing, several times in a row, lies.
     pub(super) async fn probe(self) {
         let cluster = self.cluster.clone();
+        let heartbeats = Duration::from_millis(self.settings.heartbeat_millis * PROBE_HEARTBEATS);
+        let pause = PROBE_INTERVAL.max(heartbeats);
         let probing = self.world().start("probe", move |env| async move {
             let mut client = Client::new(env);
             let mut wrong: BTreeMap<NodeId, u32> = BTreeMap::new();
@@ -114,7 +119,7 @@ impl Stage {
                         )));
                     }
                 }
-                rt::sleep::<SimEnv>(PROBE_INTERVAL).await;
+                rt::sleep::<SimEnv>(pause).await;
             }
         });
         drop(probing.await);
