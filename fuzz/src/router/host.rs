@@ -75,6 +75,7 @@ impl Host {
             raft: RaftOptions { log_segment_bytes: LOG_FILE_BYTES, ..RaftOptions::default() },
             observer: None,
             connections: ConnectionLimits::default(),
+            instance: None,
         };
         let node = Node::new(DiskEnv { disk, life }, options);
         let runs = node.clone();
