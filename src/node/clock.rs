@@ -32,15 +32,13 @@ use std::time::Duration;
 
 use crate::env::{Env, rt};
 use crate::metadata::{Timestamp, limits::CLOCK_MAX_MICROS};
+use crate::quiet::Quiet;
 use crate::raft::state_machine::Image;
 use crate::raft::{NodeId, Term};
 
 /// How far a leader's clock may be ahead of a majority of the voters' before it is taken for wrong. NTP
 /// keeps clocks within milliseconds; a minute leaves room for machines without it.
 pub const CLOCK_LEAD_MAX: Duration = Duration::from_mins(1);
-
-/// Pause between two reports of a wrong clock.
-const REPORT_PAUSE: Duration = Duration::from_mins(1);
 
 /// The clocks of the voters, as this leader was told them.
 #[derive(Debug)]
@@ -54,12 +52,13 @@ struct Told<I> {
     term: Term,
     /// Each voter's wall clock, and when it was told.
     clocks: BTreeMap<NodeId, (Timestamp, I)>,
-    reported: Option<I>,
+    /// Lines about a wrong clock.
+    lines: Quiet<I>,
 }
 
 impl<I> Default for Clocks<I> {
     fn default() -> Self {
-        let told = Told { term: 0, clocks: BTreeMap::new(), reported: None };
+        let told = Told { term: 0, clocks: BTreeMap::new(), lines: Quiet::default() };
         Self { told: Mutex::new(told) }
     }
 }
@@ -99,14 +98,9 @@ impl<I: openraft::Instant> Clocks<I> {
         clocks.get(voters.len() / 2).copied()
     }
 
-    /// Whether a wrong clock is to be reported now.
-    fn is_report_due(&self, now: I) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = told.reported.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_PAUSE);
-        if due {
-            told.reported = Some(now);
-        }
-        due
+    /// Notes a reading of a wrong clock. Returns the number of earlier ones without a line, if a line is due.
+    fn note_wrong(&self, now: I) -> Option<u64> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).lines.note(now)
     }
 }
 
@@ -139,8 +133,11 @@ pub(super) fn reading<E: Env>(
     if valid(wall) && limit.is_some_and(|limit| wall <= limit) {
         return reckoned.max(wall);
     }
-    if (limit.is_some() || !valid(wall)) && clocks.is_report_due(now) {
+    if (limit.is_some() || !valid(wall))
+        && let Some(unwritten) = clocks.note_wrong(now)
+    {
         tracing::error!(
+            unwritten,
             clock = %wall,
             cluster_time = %reckoned,
             "this node's clock is ahead of a majority's by more than {CLOCK_LEAD_MAX:?}, or invalid; cluster time does not \

@@ -27,6 +27,9 @@ const HANDOVER_LIMIT: Duration = Duration::from_millis(1_500);
 /// How long it gives each follower that it asks to take over.
 const HANDOVER_ATTEMPT: Duration = Duration::from_millis(400);
 
+/// The task that accepts connections on the Raft port.
+const ACCEPTING: &str = "accepting Raft connections";
+
 /// How long Raft may take to stop.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 
@@ -182,12 +185,12 @@ impl<E: Env> Node<E> {
                 Ok(())
             }
             Select4::Second(error) => Err(error),
-            Select4::Third(()) => Err(RunError::Task("accepting Raft connections")),
+            Select4::Third(()) => Err(RunError::Task(ACCEPTING)),
             Select4::Fourth(()) => Err(RunError::Task("deciding whether to stand for election")),
         };
         self.inner.stop.send_replace(true);
         let shutdown = rt::timeout::<E, _>(SHUTDOWN_LIMIT, join_raft(running)).await;
-        if !matches!(result, Err(RunError::Task(_))) {
+        if !matches!(result, Err(RunError::Task(ACCEPTING))) {
             drop(serving.await);
         }
         if result.is_ok() {
@@ -251,7 +254,7 @@ impl<E: Env> Node<E> {
         let running = Running {
             heard: server::LeaderHeard::default(),
             candidacy: Candidacy::new(raft.clone(), options.id, identity.directory),
-            warned: std::sync::Mutex::default(),
+            copy_lines: std::sync::Mutex::default(),
             expected_by: tokio::sync::watch::channel(None).0,
             identity,
             raft,

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::env::{Env, rt};
 use crate::metadata::Timestamp;
+use crate::quiet::Quiet;
 use crate::raft::candidacy::Candidacy;
 use crate::raft::config::RaftOptions;
 use crate::raft::guard::Breaches;
@@ -87,10 +88,11 @@ pub struct NodeOptions {
     pub raft: RaftOptions,
     /// Who is shown every step of this node, if anyone.
     pub observer: Option<Observer>,
-    /// How many connections it accepts.
+    /// Limits on the connections that the node accepts.
     pub connections: ConnectionLimits,
-    /// A name for this process, which the answers of `/cluster` and `/readyz` carry; `None` to draw one. A
-    /// program that starts a node can tell its own process from another one at the same address.
+    /// A name for this process, which the answers of `/cluster` and `/readyz` carry. `None` draws
+    /// one. By this name, a program that starts a node can tell its own process from another one at
+    /// the same address.
     pub instance: Option<Uuid>,
 }
 
@@ -103,7 +105,7 @@ struct Inner<E: Env> {
     env: E,
     /// Names this process: see [`original`].
     instance: Uuid,
-    /// For every connection to another node, before and after it joins.
+    /// Resolves names for every connection to another node, before and after this node joins.
     names: Names<E>,
     options: NodeOptions,
     running: OnceLock<Running<E>>,
@@ -111,9 +113,9 @@ struct Inner<E: Env> {
     proposals: tokio::sync::Semaphore,
     read_index: Coalesce<Option<ReadIndex>>,
     ticks: Coalesce<Option<Timestamp>>,
-    /// The voters' clocks, as this node was told them while it led.
+    /// The voters' clocks, as they were reported to this node while it led.
     clocks: clock::Clocks<rt::Instant<E>>,
-    /// Whether this node, as leader, commits what it appends: see `stall`.
+    /// Whether this node, as leader, commits the entries that it appends: see `stall`.
     progress: stall::Progress,
     /// Held by the leader over a membership change: one at a time (Raft §6).
     membership: Mutex<()>,
@@ -130,8 +132,8 @@ struct Running<E: Env> {
     heard: LeaderHeard<E>,
     breaches: Breaches,
     candidacy: Candidacy<E>,
-    /// When this node last warned of a copy of its directory.
-    warned: std::sync::Mutex<Option<rt::Instant<E>>>,
+    /// Lines about a copy of this node's directory.
+    copy_lines: std::sync::Mutex<Quiet<rt::Instant<E>>>,
     /// Another cluster that expects this node: see [`founding`].
     expected_by: watch::Sender<Option<Uuid>>,
 }
@@ -210,7 +212,7 @@ impl<E: Env> Node<E> {
         self.running().map(|running| &running.log)
     }
 
-    /// How many connections it accepts.
+    /// Limits on the connections that this node accepts.
     #[must_use]
     pub fn connection_limits(&self) -> ConnectionLimits {
         self.inner.options.connections

@@ -63,10 +63,6 @@ const GONE_LIMIT: Duration = Duration::from_secs(5);
 /// lost a packet takes to carry the next one.
 const ALIVE_LIMIT: Duration = Duration::from_secs(3);
 
-/// Least time between two warnings of one node about copies of its directory: a supervisor restarts a refused copy again
-/// and again.
-const WARNING_INTERVAL: Duration = Duration::from_secs(10);
-
 /// What answers at an address that was asked for a member.
 #[derive(Clone, Debug)]
 pub(super) enum Found {
@@ -316,13 +312,12 @@ impl<E: Env> Node<E> {
     /// Logs that a process at `addr` runs on a copy of this node's directory.
     pub(super) fn note_copy(&self, addr: &str) -> Response<E> {
         let Some(running) = self.running() else { return Response::Done };
-        let now = rt::now::<E>();
-        let mut warned = running.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|at| now - at >= WARNING_INTERVAL) {
-            *warned = Some(now);
+        let mut lines = running.copy_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unwritten) = lines.note(rt::now::<E>()) {
             tracing::warn!(
                 node = self.id(),
                 copy = addr,
+                unwritten,
                 "a process runs on a copy of this node's data directory, and is refused: delete the copy"
             );
         }

@@ -1,17 +1,19 @@
 //! A leader that cannot commit steps down.
 //!
-//! Raft's leader leads as long as its heartbeats are answered. Heartbeats are small. If the way to the
-//! followers drops large packets (an MTU black hole), or the followers' disks stand still while their
-//! networks do not, no write succeeds for as long as that lasts, although a majority without this
-//! leader may be healthy. So a leader that has appended entries and committed none for [`STALL_LIMIT`]
+//! Raft's leader leads as long as its heartbeats are answered. Heartbeats are small. The path to
+//! the followers may drop large packets (an MTU black hole), or the followers' disks may stand
+//! still while their networks do not. No write succeeds for as long as that lasts, although a
+//! majority without this leader may be healthy. So a leader that has appended entries and committed
+//! none for [`STALL_LIMIT`]
 //!
 //! 1. says so in its log, and `/readyz` answers 503 on every node;
-//! 2. is silent for up to [`REST`]: it sends no appends and does not stand for election. Its followers
-//!    elect another leader after an election timeout, if a majority of them can;
-//! 3. goes on as a follower of that leader. If none was elected, it tries again itself after its rest.
+//! 2. is silent for up to [`REST`]: it sends no appends and does not stand for election. Its
+//!    followers elect another leader after an election timeout, if a majority of them can;
+//! 3. goes on as a follower of that leader. If none was elected, it tries again itself after its
+//!    rest.
 //!
-//! Nothing is lost by it: what is appended and not committed has an unknown outcome already. The only
-//! voter of a cluster does not step down.
+//! This loses nothing: entries that are appended and not committed have an unknown outcome already.
+//! The only voter of a cluster does not step down.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,29 +24,33 @@ use openraft::async_runtime::watch::WatchReceiver;
 use super::propose::leader;
 use super::{Node, RETRY_PAUSE, Running};
 use crate::env::{Env, rt};
+use crate::raft::config::APPEND_DEADLINE;
 
-/// How long a leader may append without committing: twice the deadline of one append, so that a
-/// follower that answers the second attempt is waited for.
+/// How long a leader may append without committing: longer than two appends may take, so that it waits for
+/// a follower that answers the second attempt.
 pub(super) const STALL_LIMIT: Duration = Duration::from_secs(4);
+
+const _: () = assert!(STALL_LIMIT.as_millis() > 2 * APPEND_DEADLINE.as_millis());
 
 /// The same in heartbeat intervals, where these are long.
 const STALL_HEARTBEATS: u32 = 20;
 
-/// How long a leader that stepped down is silent and keeps out of elections, unless another is elected.
+/// How long a leader that stepped down keeps out of elections. It is silent for as long, or until another
+/// leader is elected.
 const REST: Duration = Duration::from_secs(10);
 
-/// The same in election timeouts, where these are long: its followers wait out its lease and their own
-/// timeouts, and may have to vote more than once.
+/// The same time in election timeouts, for clusters with long timeouts. The followers wait out the
+/// leader's lease and their own timeouts, and may have to vote more than once.
 const REST_TIMEOUTS: u32 = 6;
 
-/// Whether this node, as leader, commits what it appends.
+/// Whether this node, as leader, commits the entries that it appends.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     stalled: AtomicBool,
 }
 
 impl Progress {
-    /// False from when a leader noticed that it commits nothing.
+    /// False from the moment when a leader notices that it commits nothing until the end of its silence.
     pub(super) fn commits(&self) -> bool {
         !self.stalled.load(Ordering::Relaxed)
     }
@@ -54,7 +60,7 @@ impl Progress {
     }
 }
 
-/// Since when a leadership has committed nothing although it had to.
+/// The time since which a leadership has committed nothing although it had to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending<I> {
     term: u64,
@@ -63,8 +69,8 @@ pub(super) struct Pending<I> {
 }
 
 impl<E: Env> Node<E> {
-    /// Looks whether this node leads and commits nothing, and steps down if that lasts too long.
-    /// `pending` is what the last look found.
+    /// Checks whether this node leads and commits nothing, and steps down if that lasts too long.
+    /// `pending` is the result of the last check.
     pub(super) async fn check_progress(
         &self,
         running: &Running<E>,

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::frame;
 use super::health::PeerHealth;
 use super::message::{Call, Hello, Request, Response, Return};
-use super::names::Names;
+use super::names::{Failure, Names};
 use crate::env::{Env, rt};
 use crate::raft::config::{CONNECT_DEADLINE, FRAME_BYTES_MAX};
 use crate::raft::observe::{Message, Observer, Step};
@@ -67,39 +67,17 @@ pub struct Channel<E: Env> {
     names: Names<E>,
     target: Arc<Target>,
     slot: Arc<Mutex<Option<Link<E>>>>,
-    last_attempt: Arc<Mutex<LastAttempt<E>>>,
+    last_attempt: Arc<Mutex<Option<Attempt<E>>>>,
     observer: Option<Observer>,
     health: Option<PeerHealth<E>>,
     sent: Tally,
 }
 
-/// Yields how an attempt to connect ended.
-type Attempt = watch::Receiver<Option<Result<(), Failure>>>;
+/// Yields how and when an attempt to connect ended.
+type Attempt<E> = watch::Receiver<Option<(Result<(), Failure>, rt::Instant<E>)>>;
 
-/// An attempt to connect, and when it ended.
-type LastAttempt<E> = Option<(Attempt, Arc<Mutex<Option<rt::Instant<E>>>>)>;
-
-/// Why a connection could not be made, for all who waited for it.
-#[derive(Clone, Debug)]
-struct Failure {
-    kind: io::ErrorKind,
-    reason: String,
-}
-
-impl Failure {
-    fn new(error: &io::Error) -> Self {
-        Self { kind: error.kind(), reason: error.to_string() }
-    }
-}
-
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> Self {
-        Self::new(failure.kind, failure.reason)
-    }
-}
-
-fn timed_out(limit: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("no connection in {limit:?}"))
+fn timed_out(limit: Duration) -> Failure {
+    Failure::new(io::ErrorKind::TimedOut, format!("no connection in {limit:?}"))
 }
 
 impl<E: Env> Clone for Channel<E> {
@@ -237,13 +215,13 @@ impl<E: Env> Channel<E> {
         let mut attempt = self.attempt();
         let ended = attempt.wait_for(Option::is_some);
         let connected = match rt::timeout::<E, _>(limit, ended).await {
-            Some(Ok(ended)) => ended.clone().unwrap_or(Ok(())),
-            // The attempt's task is gone, with its process.
-            Some(Err(_)) => Err(Failure::new(&io::ErrorKind::NotConnected.into())),
-            None => Err(Failure::new(&timed_out(limit))),
+            Some(Ok(ended)) => ended.as_ref().map_or(Ok(()), |(result, _)| result.clone()),
+            // The attempt panicked, or its process has ended.
+            Some(Err(_)) => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
+            None => Err(timed_out(limit)),
         };
         if let (Some(health), Err(failure)) = (&self.health, &connected) {
-            health.failed(&self.target.addr, &failure.reason);
+            health.failed(&self.target.addr, failure.message());
         }
         connected.map_err(|failure| CallError::NotSent(failure.into()))
     }
@@ -252,35 +230,29 @@ impl<E: Env> Channel<E> {
     ///
     /// It goes on when its callers give up: over a slow link, callers with short deadlines would begin one
     /// attempt after the other and never see the end of any.
-    fn attempt(&self) -> Attempt {
+    fn attempt(&self) -> Attempt<E> {
         let mut last = lock(&self.last_attempt);
-        if let Some((attempt, ended)) = &*last {
-            let is_under_way = attempt.borrow().is_none();
-            let is_recent = lock(ended).is_some_and(|at| rt::now::<E>() - at < RECONNECT_PAUSE);
-            let has_failed = attempt.borrow().as_ref().is_some_and(Result::is_err);
-            if is_under_way || (has_failed && is_recent) {
-                return attempt.clone();
-            }
+        if let Some(attempt) = last.as_ref().filter(|attempt| is_valid::<E>(attempt)) {
+            return attempt.clone();
         }
         let (sender, attempt) = watch::channel(None);
-        let ended = Arc::new(Mutex::new(None));
-        *last = Some((attempt.clone(), Arc::clone(&ended)));
+        *last = Some(attempt.clone());
         drop(last);
         let channel = self.clone();
         drop(rt::spawn::<E, _>(async move {
-            let connecting = channel.names.connect(&channel.target.addr);
-            let connected = rt::timeout::<E, _>(CONNECT_DEADLINE, connecting).await;
-            let connected = connected.unwrap_or_else(|| Err(timed_out(CONNECT_DEADLINE)));
-            let opened = connected.and_then(|stream| {
-                let target = &channel.target;
-                let hello = Hello { cluster: target.cluster, to: target.member };
-                channel.open(stream, frame::encode(&hello)?);
-                Ok(())
-            });
-            *lock(&ended) = Some(rt::now::<E>());
-            sender.send_replace(Some(opened.map_err(|error| Failure::new(&error))));
+            let opened = channel.open_connection().await;
+            sender.send_replace(Some((opened, rt::now::<E>())));
         }));
         attempt
+    }
+
+    async fn open_connection(&self) -> Result<(), Failure> {
+        let connecting = self.names.connect(&self.target.addr);
+        let connected = rt::timeout::<E, _>(CONNECT_DEADLINE, connecting).await;
+        let stream = connected.ok_or_else(|| timed_out(CONNECT_DEADLINE))??;
+        let hello = Hello { cluster: self.target.cluster, to: self.target.member };
+        self.open(stream, frame::encode(&hello)?);
+        Ok(())
     }
 
     /// Queues a call on the present connection at once, and returns what waits for its answer.
@@ -377,6 +349,16 @@ impl<E: Env> Channel<E> {
     }
 }
 
+/// Whether a new caller shares `attempt`: it is under way, or has failed a moment ago. An attempt whose task
+/// panicked yields nothing any more.
+fn is_valid<E: Env>(attempt: &Attempt<E>) -> bool {
+    match &*attempt.borrow() {
+        None => attempt.has_changed().is_ok(),
+        Some((Err(_), at)) => rt::now::<E>() - *at < RECONNECT_PAUSE,
+        Some((Ok(()), _)) => false,
+    }
+}
+
 /// Runs a connection until it breaks or its last [`Link`] is dropped.
 async fn run<E: Env>(
     stream: E::Stream,
@@ -432,8 +414,9 @@ impl<E: Env> Report<E> {
     }
 }
 
-/// Ends when the peer seems gone, and returns how long it has been silent. Callers have timers of their own, and may be dropped before these end, so
-/// the connection must be watched on its own account: a half-open one is not waited on twice.
+/// Ends when the peer seems gone, and returns how long it has been silent. Callers have timers of their own,
+/// and may be dropped before these end. So the connection is watched on its own account: a half-open one is
+/// not waited on twice.
 async fn watch<E: Env>(calls: &Mutex<Calls<E>>) -> Duration {
     loop {
         {
@@ -491,5 +474,24 @@ async fn read<E: Env, S: AsyncRead + Unpin + Send>(
             // A caller that gave up does not mind.
             drop(caller.answer.send(response));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::TokioEnv;
+
+    /// Callers waited for ever for an attempt whose task had panicked: the peer was out of reach until a
+    /// restart.
+    #[tokio::test]
+    async fn an_attempt_that_panicked_or_succeeded_is_followed_by_another() {
+        let (sender, attempt): (_, Attempt<TokioEnv>) = watch::channel(None);
+        assert!(is_valid::<TokioEnv>(&attempt), "it is under way");
+        drop(sender);
+        assert!(!is_valid::<TokioEnv>(&attempt), "its task is gone");
+        let ended = |result| watch::channel(Some((result, rt::now::<TokioEnv>()))).1;
+        assert!(!is_valid::<TokioEnv>(&ended(Ok(()))), "the connection broke since");
+        assert!(is_valid::<TokioEnv>(&ended(Err(timed_out(CONNECT_DEADLINE)))), "just failed");
     }
 }

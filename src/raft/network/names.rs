@@ -86,11 +86,27 @@ struct Name<E: Env> {
 /// Turns `Some` when a lookup ends, with the reason if it failed.
 type Pending = watch::Receiver<Option<Option<Failure>>>;
 
-/// Why a lookup failed. Unlike [`io::Error`] it is handed to several callers.
+/// An error that several callers wait for. [`io::Error`] has no clones.
 #[derive(Clone, Debug)]
-struct Failure {
+pub(super) struct Failure {
     kind: io::ErrorKind,
     message: String,
+}
+
+impl Failure {
+    pub(super) fn new(kind: io::ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(error.kind(), error.to_string())
+    }
 }
 
 impl From<Failure> for io::Error {
@@ -228,10 +244,10 @@ impl<E: Env> Names<E> {
                     name.found = found;
                     None
                 }
-                Err(error) => Some(Failure {
-                    kind: error.kind(),
-                    message: format!("the name in {addr} cannot be resolved: {error}"),
-                }),
+                Err(error) => Some(Failure::new(
+                    error.kind(),
+                    format!("the name in {addr} cannot be resolved: {error}"),
+                )),
             };
             name.lookup = None;
             name.looked_up = Some((rt::now::<E>(), failure.clone()));

@@ -1,7 +1,8 @@
-//! What really happened in a run, step by step: what the answers of nodes about themselves are held against.
+//! The real events of a run, step by step. The answers of nodes about themselves are compared with
+//! them.
 //!
-//! Collected from the observers of all nodes, with the virtual time of each step. Nothing is judged here: see
-//! [`operators`](super::operators) and [`reports`](super::reports).
+//! The events come from the observers of all nodes, with the virtual time of each step. Nothing is
+//! judged here: see [`operators`](super::operators) and [`reports`](super::reports).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use yakt::raft::{LogEntry, NodeId, Term};
 pub struct Members {
     /// All of them.
     pub nodes: BTreeSet<NodeId>,
-    /// Those whose vote counts, in a joint membership those of either half.
+    /// Those whose vote counts; in a joint membership, the voters of either half.
     pub voters: BTreeSet<NodeId>,
 }
 
@@ -50,19 +51,20 @@ impl Amounts {
     }
 }
 
-/// What one node did, with virtual times in nanoseconds, in order.
+/// The events of one node, with virtual times in nanoseconds, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Life {
     /// When it was started.
     pub starts: Vec<u64>,
-    /// How far it had applied.
+    /// Each index up to which it had applied, with the time.
     pub applied: Vec<(u64, u64)>,
     /// The last index of each snapshot that it stored, or found on its disk.
     pub snapshots: Vec<(u64, u64)>,
 }
 
 impl Life {
-    /// How far it had applied at `moment`, if it had been started by then and has applied something since.
+    /// The index up to which it had applied at `moment`. `None` if it was not yet started then, or
+    /// had applied nothing since its last start.
     #[must_use]
     pub fn applied_at(&self, moment: u64) -> Option<u64> {
         let start = *self.starts.iter().rev().find(|start| **start <= moment)?;
@@ -85,16 +87,17 @@ impl Life {
     }
 }
 
-/// What happened.
+/// The events of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// When each term got its leader, and who that is.
+    /// The time at which each term got its leader, and that leader's id.
     pub leaders: BTreeMap<Term, (u64, NodeId)>,
-    /// The memberships in the order in which they were committed, each with the time when some node applied it first.
+    /// The memberships in the order of their commits. Each has its index and the time at which a
+    /// node first applied it.
     pub committed: Vec<(u64, u64, Members)>,
     /// Every membership that any node ever had in its log.
     pub known: BTreeSet<Members>,
-    /// The highest index that some node knew as committed, whenever that rose.
+    /// The highest index that any node knew as committed: for each rise, the time and the index.
     pub commits: Vec<(u64, u64)>,
     /// By index.
     pub amounts: BTreeMap<u64, Amounts>,
@@ -118,7 +121,8 @@ impl Facts {
         let life = self.lives.entry(node).or_default();
         match step {
             Step::Recovered(found) => {
-                life.snapshots.extend(found.snapshot.map(|id| (now, id.index())));
+                // A lost disk has none any more.
+                life.snapshots.push((now, found.snapshot.map_or(0, |id| id.index())));
                 self.known_from(&found.entries);
             }
             Step::Appended(entries) => self.known_from(entries),

@@ -1,12 +1,14 @@
-//! Answers to operators, held against what really happened.
+//! Answers to operators, compared with the real events of the run.
 //!
-//! - A removal that succeeded, or that finds an unknown member: at some moment of the request, the last committed
-//!   membership did not have that node.
-//! - A removal of which all requests were told "nothing was changed" did not happen.
+//! - A removal that succeeded, or that finds an unknown member: at some moment of the request, the
+//!   last committed membership did not contain that node.
+//! - A removal of which every request was answered "nothing was changed" did not happen.
 //! - A transfer that succeeded: the named node was the leader at some moment of the request.
-//! - A snapshot that was taken is on the node's disk, and holds all that the node had applied when it was asked.
+//! - A snapshot that was taken is on the node's disk, and contains all that the node had applied
+//!   when it was asked.
 //!
-//! The time between an answer and its arrival is part of the request: it widens what is accepted, and never the contrary.
+//! The time between an answer and its arrival is part of the request. It widens the set of accepted
+//! answers, and never narrows it.
 
 use hyper::{Method, StatusCode};
 use yakt::raft::NodeId;
@@ -15,7 +17,8 @@ use super::facts::Facts;
 use super::mgmt::Broken;
 use crate::harness::exchanges::{Effect, Exchange};
 
-/// No two moments of exchanges are the same, so some are noted later than they were, each by a nanosecond.
+/// No two moments of exchanges are the same. Simultaneous ones are noted a nanosecond apart, so
+/// some are noted later than they were.
 pub(super) const SLACK_NANOS: u64 = 1_000_000;
 
 /// The node that `exchange` asks to remove.
@@ -64,9 +67,9 @@ fn judge(exchange: &Exchange, facts: &Facts) -> Result<(), String> {
                 return Ok(());
             };
             let applied = life.applied_at(exchange.begun.saturating_sub(SLACK_NANOS)).unwrap_or(0);
-            let stored = life.snapshots.iter().filter(|(at, _)| *at <= until);
-            let stored = stored.map(|(_, index)| *index).max().unwrap_or(0);
-            // A start in between loads a snapshot that was stored before.
+            let stored = life.snapshots.iter().rev().find(|(at, _)| *at <= until);
+            let stored = stored.map_or(0, |(_, index)| *index);
+            // A process that starts in between loads a snapshot that was stored before.
             if stored < applied && !life.is_started_between(from, until) {
                 return Err(format!(
                     "{} had applied {applied}, and its snapshot holds {stored}",
@@ -79,7 +82,8 @@ fn judge(exchange: &Exchange, facts: &Facts) -> Result<(), String> {
     }
 }
 
-/// Judges removals that happened although everybody who asked was told that nothing was changed.
+/// Judges removals that happened although every request for them was answered that nothing was
+/// changed.
 fn judge_refusals(exchanges: &[Exchange], facts: &Facts) -> Result<(), Broken> {
     let pairs = facts.committed.iter().zip(facts.committed.iter().skip(1));
     for ((.., before), (at, _, after)) in pairs {
@@ -91,7 +95,8 @@ fn judge_refusals(exchanges: &[Exchange], facts: &Facts) -> Result<(), Broken> {
                     && !matches!(exchange.answer, Some(Err(crate::harness::client::NoAnswer::NotSent)))
             });
             let asks: Vec<_> = asks.collect();
-            // A refusal is certain that it changed nothing, and who finds the node gone did not remove it.
+            // A refusal is certain that it changed nothing. A request that finds the node gone did
+            // not remove it.
             let may = |exchange: &Exchange| match exchange.effect() {
                 Effect::None => false,
                 Effect::Decided(answer) => answer.status.is_success(),
@@ -111,7 +116,7 @@ fn judge_refusals(exchanges: &[Exchange], facts: &Facts) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Judges all that operators were told in a run.
+/// Judges all answers to operators in a run.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Faults at moments that chance hardly ever meets: each brings two rare things together.
+//! Faults at moments that chance hardly ever hits: each brings two rare events together.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use yakt::raft::NodeId;
 use super::play::Stage;
 use super::strike::REMOVAL_LIMIT;
 use super::{Loss, Target};
-use crate::disk::{CrashMode, FaultKind};
+use crate::disk::CrashMode;
 use crate::env::SimEnv;
 use crate::harness::client::{Client, Request};
 use crate::harness::cluster::{host, http};
@@ -19,19 +19,20 @@ use crate::harness::coverage::Site;
 /// How long a power failure among the writes of a purge may wait for its write.
 const PURGE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Writes that a leader is asked for just before it dies: entries that its successor has, and has not applied.
+/// Writes that a leader is asked for just before it dies. Its successor has these entries, and has
+/// not applied them.
 const UNAPPLIED: u64 = 16;
 
-/// How often a new leader is looked for, and for how long at most.
+/// Pause between two looks for a new leader. There are at most [`LOOKS_MAX`] of them.
 const LOOK: Duration = Duration::from_millis(1);
 /// See [`LOOK`].
 const LOOKS_MAX: u32 = 5_000;
 
 impl Stage {
-    /// A node takes a snapshot and purges its log, and loses power in one of the first writes: the file that the purged
-    /// entries leave may be the one that the record of the purge goes to.
+    /// A node takes a snapshot, purges its log, and loses power in one of the first writes. The
+    /// record of the purge may go to the file that the purged entries leave.
     pub(super) async fn crash_in_purge(&self, id: NodeId, writes: u64, loss: Loss, down: u64) {
-        // Something to purge, and something that is appended meanwhile.
+        // Entries to purge, and entries that are appended meanwhile.
         let busy = self.crowd(self.resolve(Target::Leader), UNAPPLIED);
         let exchanges = self.cluster.exchanges().clone();
         let number = self.next_crowd();
@@ -41,27 +42,23 @@ impl Stage {
         });
         let stored = self.cluster.watch().snapshot_of(id);
         for _ in 0..LOOKS_MAX {
-            if self.is_over() || self.cluster.watch().snapshot_of(id) > stored {
+            if self.is_over() {
+                break;
+            }
+            if self.cluster.watch().snapshot_of(id) > stored {
+                let struck = self.lose_power_in_write(id, writes, PURGE_LIMIT, loss, down).await;
+                self.cluster.watch().coverage().reach(Site::PowerLossInPurge, struck);
                 break;
             }
             rt::sleep::<SimEnv>(LOOK).await;
         }
-        let disk = self.world().disk(&host(id));
-        self.cluster.hold(id);
-        self.cluster.begin_failing(id);
-        disk.fail_after(writes, FaultKind::PowerLoss);
-        let struck = rt::timeout::<SimEnv, _>(PURGE_LIMIT, disk.power_failed()).await.is_some();
-        self.cluster.watch().coverage().reach(Site::PowerLossInPurge, struck);
-        self.cluster.crash(id, loss.mode());
-        self.cluster.end_failing(id);
-        self.last(down).await;
-        self.cluster.release(id);
         drop(asked.await);
         drop(busy.await);
     }
 
-    /// The leader dies as soon as a removal is made and others have asked it for writes, and the removed node asks to join
-    /// at the same time: whoever leads next judges that request by a log that it has not applied yet.
+    /// The leader dies as soon as a removal is made and clients have asked it for writes. The
+    /// removed node asks to join at the same time. The next leader judges that request by a log
+    /// that it has not applied yet.
     pub(super) async fn rejoin_at_election(&self, id: NodeId, wiped: bool, down: u64) {
         let deadline = self.over.min(rt::now::<SimEnv>() + REMOVAL_LIMIT);
         if !self.operator.remove(id, wiped, deadline).await {
@@ -83,7 +80,8 @@ impl Stage {
         drop(busy.await);
     }
 
-    /// The leader dies, and in the first moment of the next one many clients look for what was acknowledged last.
+    /// The leader dies. In the first moment of the next leader, many clients look for the writes
+    /// that were acknowledged last.
     pub(super) async fn readers_at_election(&self, readers: u64, down: u64) {
         let former = self.resolve(Target::Leader);
         let writes: Vec<_> = (0..UNAPPLIED).map(|_| self.write(former)).collect();
@@ -96,7 +94,7 @@ impl Stage {
         if let Some(successor) = successor {
             let names = acknowledged.iter().rev().cycle();
             let size = self.cluster.size();
-            // Half of them at the new leader, the others wherever they get to.
+            // Half of them ask the new leader; the others are spread over the nodes.
             let at = |nth: u64| if nth.is_multiple_of(2) { successor } else { nth % size + 1 };
             let looks = (0..readers).zip(names).map(|(nth, name)| self.look(at(nth), name.clone()));
             join_all(looks).await;
@@ -110,7 +108,7 @@ impl Stage {
         self.cluster.kill(id);
     }
 
-    /// The next node than `former` that leads, in its first millisecond.
+    /// The next leader other than `former`, in its first millisecond.
     async fn next_leader(&self, former: NodeId) -> Option<NodeId> {
         for _ in 0..LOOKS_MAX {
             let leader = self.cluster.leader().filter(|leader| *leader != former);
@@ -122,9 +120,10 @@ impl Stage {
         None
     }
 
-    /// Bits flip in data that is cold, while the node runs. It may not notice for long; when it does, it stops.
+    /// Bits flip in cold data while the node runs. The node may not notice for a long time; when it
+    /// does, it stops.
     pub(super) fn rot_live(&self, id: NodeId, bits: u64) {
-        // Its process may meet the damage at any time from now on, and end of it.
+        // Its process may meet the damage at any time from now on, and may end because of it.
         self.cluster.begin_failing(id);
         let flipped = self.world().disk(&host(id)).rot(&mut self.world().fork_rng(), bits);
         self.note("disk", Some(id), || format!("{flipped} bits have rotted while it runs"));

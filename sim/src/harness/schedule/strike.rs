@@ -339,16 +339,30 @@ impl Stage {
     }
 
     async fn crash_in_write(&self, id: NodeId, writes: u64, loss: Loss, down: u64) {
+        let struck = self.lose_power_in_write(id, writes, WRITE_LIMIT, loss, down).await;
+        self.cluster.watch().coverage().reach(Site::PowerLossInCommit, struck);
+    }
+
+    /// Node `id` loses power in its write number `writes` from now on, or after `limit`, and is back after
+    /// `down`. Says whether it was in that write.
+    pub(super) async fn lose_power_in_write(
+        &self,
+        id: NodeId,
+        writes: u64,
+        limit: Duration,
+        loss: Loss,
+        down: u64,
+    ) -> bool {
         let disk = self.world().disk(&host(id));
         self.cluster.hold(id);
         self.cluster.begin_failing(id);
         disk.fail_after(writes, FaultKind::PowerLoss);
-        let struck = rt::timeout::<SimEnv, _>(WRITE_LIMIT, disk.power_failed()).await.is_some();
-        self.cluster.watch().coverage().reach(Site::PowerLossInCommit, struck);
+        let struck = rt::timeout::<SimEnv, _>(limit, disk.power_failed()).await.is_some();
         self.cluster.crash(id, loss.mode());
         self.cluster.end_failing(id);
         self.last(down).await;
         self.cluster.release(id);
+        struck
     }
 
     async fn pause(&self, id: NodeId, length: u64) {
