@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 
 /// The format this release writes, and the newest it reads.
 ///
-/// Raise it with every change to a type that is stored or sent, and, from the first release on, teach
-/// [`decode_versioned`] the older ones. Version 1 was never released; it is refused.
+/// Raise it with every change to a type that is stored or sent. From the first release on, also
+/// teach [`decode_versioned`] the older versions. Version 1 was never released; it is refused.
 pub const FORMAT_VERSION: u8 = 2;
 
 /// Why bytes could not be decoded.
@@ -224,7 +224,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Decodes the first part of a versioned value: a `T`, of which more may follow.
+/// Decodes the first part of a versioned value: a `T`. More of the value may follow.
 ///
 /// # Errors
 ///

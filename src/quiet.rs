@@ -1,7 +1,7 @@
 //! Log lines that repeat: the first one immediately, later ones rarely and with a count.
 //!
-//! A condition that lasts (no file descriptor, an unreachable peer) would write a line for each attempt. [`Quiet`]
-//! decides which of these lines is written:
+//! A condition that lasts (no file descriptor, an unreachable peer) would write a line for each
+//! attempt. [`Quiet`] decides which of these lines is written:
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,7 +22,8 @@ pub const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Decides which lines about one condition are written, and counts the others.
 ///
-/// `I` is a point in time: an environment's [`Instant`](crate::env::rt::Instant), or a [`Duration`] since some origin.
+/// `I` is a point in time: an environment's [`Instant`](crate::env::rt::Instant), or a [`Duration`]
+/// since some origin.
 #[derive(Clone, Debug)]
 pub struct Quiet<I> {
     written: Option<I>,
@@ -36,8 +37,8 @@ impl<I> Default for Quiet<I> {
 }
 
 impl<I: Copy + Sub<I, Output = Duration>> Quiet<I> {
-    /// Notes one occurrence at `now`. Returns the number of occurrences without a line since the last written line
-    /// if a line is due, and `None` otherwise.
+    /// Notes one occurrence at `now`. If a line is due, returns the number of occurrences without a
+    /// line since the last written line; otherwise `None`.
     pub fn note(&mut self, now: I) -> Option<u64> {
         if self.written.is_some_and(|written| now - written < LINE_INTERVAL) {
             self.unwritten += 1;

@@ -71,7 +71,7 @@ pub async fn run_router<E: Env>(
     let (mut running, mut serving) = (Box::pin(node.run()), Box::pin(serving));
     let result = match E::Runtime::select2(running.as_mut(), serving.as_mut()).await {
         Select2::First(result) => result,
-        // It serves until it is told to stop, which it was not: it panicked.
+        // HTTP is served until the server is told to stop. It was not told, so it panicked.
         Select2::Second(_) => {
             node.stop();
             running.await?;

@@ -1,5 +1,5 @@
-//! [`Names`] on a scripted name service, in simulated time: what a node does while names do not resolve,
-//! change, or take long.
+//! [`Names`] on a scripted name service, in simulated time: how a node behaves while names do not
+//! resolve, change, or take long.
 
 use std::collections::VecDeque;
 use std::io;
@@ -121,7 +121,8 @@ impl Env for Scripted {
     }
 }
 
-/// Runs `main` on a host of a world in which `a`, `b` and `c` listen on port 80, and nothing on port 81.
+/// Runs `main` on a host of a world in which `a`, `b` and `c` listen on port 80. Nothing listens on
+/// port 81.
 fn play<F>(main: impl FnOnce(Scripted, World) -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -160,7 +161,7 @@ async fn let_lookups_age() {
     rt::sleep::<Scripted>(LOOKUP_INTERVAL).await;
 }
 
-/// While the name service was down no node reached another anew, so no election succeeded.
+/// While the name service was down, no node reached another anew, so no election succeeded.
 #[test]
 fn an_address_that_worked_is_used_while_lookups_fail() {
     play(|env, _| async move {
@@ -193,7 +194,7 @@ fn a_lookup_that_never_ends_is_made_once_however_many_wait() {
         }
         let_lookups_age().await;
         names.prepare("peer:80", Duration::ZERO);
-        // Without a memory each caller waits, and gives up by its own deadline.
+        // Without a remembered address, each caller waits, and gives up by its own deadline.
         for _ in 0..50 {
             let limit = Duration::from_millis(30);
             let other = rt::timeout::<Scripted, _>(limit, names.connect("other:80")).await;
@@ -228,7 +229,7 @@ fn a_peer_that_moved_is_found_as_soon_as_the_name_service_knows() {
         let_lookups_age().await;
         env.answers([found(&["b:80"])]);
         assert_eq!(reached(&names).await.expect("it moved"), "b");
-        // Slower than callers wait: the answer serves those that come later.
+        // The answer comes later than callers wait, and serves the callers that come later.
         let_lookups_age().await;
         env.answers([Answer::After(Duration::from_millis(300), vec!["c:80"]), Answer::Never]);
         world.kill("b");

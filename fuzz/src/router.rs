@@ -19,7 +19,7 @@ use self::host::Host;
 mod contract;
 pub mod host;
 
-/// The code of the refusal that no path documents, because each may answer it.
+/// The code of a refusal that no path documents, because every path may answer with it.
 const INVALID_HOST: &[u8] = b"\"invalid_host\"";
 
 thread_local! {

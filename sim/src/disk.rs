@@ -78,7 +78,7 @@ pub enum FaultKind {
     SyncError,
     /// The disk is full: writes and growth fail with `StorageFull`.
     NoSpace,
-    /// Opening a file fails with "too many open files". Files that are open already work.
+    /// Opening a file fails with "too many open files". Files that are already open work.
     NoDescriptors,
     /// The power fails: the operation under way takes effect as far as a crash lets it, every live
     /// handle is fenced, and [`SimDisk::power_failed`] wakes the supervisor, who crashes the host.
@@ -270,8 +270,8 @@ impl SimDisk {
         flipped.len() as u64
     }
 
-    /// Flips one bit in what the last sync of the log wrote, as a cell that was just written may lose it.
-    /// Says whether there was anything to damage.
+    /// Flips one bit of the data that the last sync of the log wrote, as a cell that was just
+    /// written may lose it. Returns whether there was anything to damage.
     pub fn rot_tail(&self, rng: &mut impl Rng) -> bool {
         let mut state = self.lock();
         let logs = state.files.iter_mut().filter(|(path, _)| path.contains("yakt.log."));
@@ -331,8 +331,8 @@ impl SimDisk {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when a live handle holds it; `EMFILE` under [`FaultKind::NoDescriptors`]; an error when the
-    /// incarnation is fenced.
+    /// `WouldBlock` when a live handle holds it; `EMFILE` under [`FaultKind::NoDescriptors`]; an
+    /// error when the incarnation is fenced.
     pub fn open(&self, incarnation: DiskIncarnation, path: &str) -> io::Result<SimFile> {
         let mut state = self.lock();
         state.check_live(incarnation)?;

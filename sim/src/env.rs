@@ -63,7 +63,7 @@ impl Env for SimEnv {
         self.interface.listen(addr)
     }
 
-    /// The name itself, which is what the simulated network delivers to, unless
+    /// Returns the name itself, to which the simulated network delivers, unless
     /// [`Network::fail_names`](crate::Network::fail_names) is on for this host.
     async fn lookup(&self, addr: &str) -> io::Result<Vec<String>> {
         self.interface.lookup(addr).await

@@ -9,10 +9,11 @@
 //!   (`next_retransmission`), so they arrive in order some time after the link heals, if both ends still
 //!   live: soon after a short block, up to two minutes after a long one. New connections over a link that is
 //!   blocked in either direction hang;
-//! - a link can **drop large writes** ([`Network::drop_larger`]): a write of more bytes vanishes, and what
-//!   follows it on its connection waits for it. Handshakes and small writes on other connections pass;
-//! - a host can **refuse** the connections that another one opens ([`Network::refuse`]), while it opens
-//!   connections itself in the other direction;
+//! - a link can **drop large writes** ([`Network::drop_larger`]): a write of more bytes vanishes,
+//!   and the data behind it on its connection waits for it. Handshakes and small writes on other
+//!   connections pass;
+//! - a host can **refuse** the connections that another one opens ([`Network::refuse`]), and still
+//!   open connections itself in the other direction;
 //! - a host that **loses power** ([`Network::crash_host`]) says nothing. Its peers learn of it only when
 //!   something they sent reaches the next incarnation, which answers with a reset; until then their
 //!   reads hang, and connecting to the host hangs;
@@ -100,7 +101,7 @@ impl fmt::Debug for Network {
     }
 }
 
-/// What happens to a host's lookups of names.
+/// An outage of a host's lookups of names.
 #[derive(Clone, Copy, Debug)]
 struct NameOutage {
     /// How many outages are on.

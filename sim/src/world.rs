@@ -131,7 +131,7 @@ impl World {
     /// The host of the process whose task runs now. `None` outside of processes.
     pub(crate) fn current_host(&self) -> Option<HostName> {
         let node = madsim::plugin::node();
-        // Whatever logs may do so in the midst of a change of the world.
+        // A line may be logged in the middle of a change of the world, while the lock is held.
         let state = self.state.try_lock().ok()?;
         let of = |host: &Host| host.process.is_some_and(|process| process.node == node);
         state.hosts.iter().find(|(_, host)| of(host)).map(|(name, _)| name.clone())

@@ -1,8 +1,8 @@
 //! Addresses and members as the command line takes them.
 //!
-//! [`Addr`] is an address that reaches one host: peers and clients are told it. [`Bind`] may also be
-//! the unspecified address, which only listening understands. [`http`] takes the URLs that `yakt up`
-//! prints. Text that cannot be right is refused here, before anything starts.
+//! [`Addr`] is an address that reaches one host; peers and clients are given it. [`Bind`] may also
+//! be the unspecified address, which is valid only for listening. [`http`] takes the URLs that
+//! `yakt up` prints. Text that cannot be right is refused here, before anything starts.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -39,7 +39,7 @@ impl std::fmt::Display for Addr {
 }
 
 impl Addr {
-    /// The IP address, if the host is one and no name.
+    /// The IP address, if the host is one; `None` for a name.
     fn ip(&self) -> Option<IpAddr> {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         // A link-local address may name its interface.
@@ -67,7 +67,8 @@ impl std::fmt::Display for Bind {
 }
 
 impl Bind {
-    /// The address to tell others. A socket on every address of the machine is reached at `host`.
+    /// The address to give to others. A socket on every address of the machine is reached at
+    /// `host`.
     pub(super) fn advertised(&self, host: &str) -> Addr {
         match self.0.ip() {
             Some(ip) if ip.is_unspecified() => Addr { host: host.to_owned(), port: self.0.port },
@@ -123,7 +124,7 @@ fn split(text: &str) -> Result<Addr, String> {
     }
 }
 
-/// An `ID/HOST:PORT`. The address finds the member; the id is for the reader.
+/// An `ID/HOST:PORT`. The address finds the member. The id is for the reader, and tells a node its own entry.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) id: Option<NodeId>,
@@ -151,7 +152,8 @@ impl FromStr for Member {
     }
 }
 
-/// Parses the HTTP address of a node to ask: `HOST:PORT`, or `http://HOST:PORT/` as `yakt up` prints it.
+/// Parses the HTTP address of a node to ask: `HOST:PORT`, or `http://HOST:PORT/` as `yakt up`
+/// prints it.
 pub(super) fn http(text: &str) -> Result<String, String> {
     if text.starts_with("https://") {
         return Err(format!(

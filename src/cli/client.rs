@@ -26,7 +26,7 @@ pub(super) async fn cluster(addr: &str) -> Result<ClusterStatus, Failure> {
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// The same, if it is the process `instance` that answers.
+/// As [`cluster`], if it is the process `instance` that answers; `None` otherwise.
 pub(super) async fn cluster_of(addr: &str, instance: Uuid) -> Option<ClusterStatus> {
     let answer = get(addr, "/cluster").await.ok()?;
     serde_json::from_slice(&answer.body).ok().filter(|_| answer.instance == Some(instance))
@@ -53,7 +53,7 @@ pub(super) async fn transfer(addr: &str, node: NodeId) -> Result<ClusterStatus, 
 
 /// A successful answer.
 struct Answer {
-    /// The process that gave it, if it said so.
+    /// The process that answered, if the answer names it.
     instance: Option<Uuid>,
     body: Bytes,
 }

@@ -3,18 +3,20 @@
 use yakt::http::{FAREWELLS_MAX, RESERVED_CONNECTIONS};
 use yakt::node::ConnectionLimits;
 
-/// Descriptors for everything but accepted connections: the log's files (a dozen before a snapshot, 16 MiB each), the
-/// snapshot's file, up to five connections to each of a dozen peers, standard streams and the runtime's own.
+/// Descriptors for everything but accepted connections: the log's files (a dozen before a snapshot,
+/// 16 MiB each), the snapshot's file, up to five connections to each of a dozen peers, standard
+/// streams and the runtime's own.
 const RESERVE: usize = 128;
 
-/// HTTP connections that are accepted even where that exceeds the limit: without any, a node is of no use.
+/// HTTP connections that are accepted even if they exceed the limit: a node without any is of no
+/// use.
 const HTTP_MIN: usize = 16;
 
-/// The same for connections of peers: five for each of six.
+/// Connections of peers that are accepted even if they exceed it: five for each of six peers.
 const RAFT_MIN: usize = 32;
 
-/// Raises the soft limit on descriptors to the hard one, and returns the connections that fit below it. Warns when
-/// these are fewer than usual.
+/// Raises the soft limit on descriptors to the hard one, and returns the connections that fit below
+/// it. Warns when these are fewer than usual.
 pub(super) fn connections() -> ConnectionLimits {
     let Some(descriptors) = raise() else { return ConnectionLimits::default() };
     let (limits, needed) = (fit(descriptors), needed(ConnectionLimits::default()));
@@ -31,7 +33,7 @@ pub(super) fn connections() -> ConnectionLimits {
     limits
 }
 
-/// The limit after it was raised; `None` when there is none.
+/// The limit after it was raised; `None` when there is no limit, and on systems other than Linux.
 #[cfg(target_os = "linux")]
 fn raise() -> Option<usize> {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -58,7 +60,8 @@ fn needed(limits: ConnectionLimits) -> usize {
     limits.http + limits.raft + RESERVED_CONNECTIONS + FAREWELLS_MAX + RESERVE
 }
 
-/// The connections that fit below a limit of `descriptors`. Peers come first: they take a quarter of the room.
+/// The connections that fit below a limit of `descriptors`. Peers come first: they take a quarter of the
+/// room, at least [`RAFT_MIN`] and at most the default.
 fn fit(descriptors: usize) -> ConnectionLimits {
     let usual = ConnectionLimits::default();
     let room = descriptors.saturating_sub(RESERVED_CONNECTIONS + FAREWELLS_MAX + RESERVE);

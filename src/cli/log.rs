@@ -1,8 +1,8 @@
 //! The log of `yakt node`, on standard error: best effort.
 //!
-//! Standard error may be full (`2>/dev/full`), closed (`2> >(head)`), or a pipe that its reader does not
-//! empty. None of these may panic, block or stop a node. So a thread of its own writes the lines, ignores
-//! errors, and lines that find [`LINES_MAX`] others waiting are dropped.
+//! Standard error may be full (`2>/dev/full`), closed (`2> >(head)`), or a pipe that its reader
+//! does not empty. None of these may panic, block or stop a node. So a thread of its own writes the
+//! lines and ignores errors. A line that finds [`LINES_MAX`] others waiting is dropped.
 //!
 //! A panic that the storage engine's caller does not expect ends the process: a node never goes on
 //! without one of its tasks.
@@ -19,16 +19,16 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Lines that may wait to be written: about a megabyte.
 const LINES_MAX: usize = 4_096;
 
-/// How long the last lines of a process may take.
+/// How long writing the last lines of a process may take.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// Pause between two looks whether they are written.
+/// Pause between two checks whether they are written.
 const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 
 /// The exit status after a panic: Rust's own.
 const PANIC_STATUS: i32 = 101;
 
-/// The way to the thread that writes. Clones share it.
+/// Sends lines to the thread that writes them. Clones share it.
 #[derive(Clone)]
 pub(super) struct Log {
     lines: SyncSender<Vec<u8>>,
@@ -80,13 +80,13 @@ impl Log {
         }
     }
 
-    /// Writes `text`, and waits a moment until all is written.
+    /// Writes `text`, and waits for [`FLUSH_LIMIT`] at most until all lines are written.
     pub(super) fn line(&self, text: &str) {
         self.queue(format!("{text}\n").as_bytes());
         self.flush();
     }
 
-    /// Waits until all is written, for [`FLUSH_LIMIT`] at most.
+    /// Waits for [`FLUSH_LIMIT`] at most until all lines are written.
     pub(super) fn flush(&self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
         while self.waiting.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// Hands on what is written, and fails or waits as it is told.
+    /// Passes each written line on, and fails or waits as the test tells it.
     struct Output(mpsc::Receiver<io::Result<()>>, mpsc::Sender<Vec<u8>>);
 
     impl Write for Output {

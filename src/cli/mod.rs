@@ -58,8 +58,8 @@ enum Command {
 #[cfg(target_os = "linux")]
 const SNAPSHOT_NICENESS: i32 = 10;
 
-/// Exit status of a node that was removed from its cluster. A supervisor must not start it again: it
-/// would join anew. 1 stands for all other failures, and 2 for wrong flags.
+/// Exit status of a node that was removed from its cluster. A supervisor must not start it again:
+/// it would join anew. 1 stands for all other failures, and 2 for wrong flags.
 const REMOVED_STATUS: u8 = 3;
 
 /// What went wrong, for a person.
@@ -132,9 +132,11 @@ async fn asked_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether SIGHUP was ignored when this process started, as `nohup` arranges. A handler would undo that.
+/// Whether SIGHUP was ignored when this process started, as `nohup` arranges. A handler would undo
+/// that.
 fn ignores_hangup() -> bool {
-    // Signal N is bit N - 1 of the hexadecimal mask, and SIGHUP is 1. Other systems have no such file.
+    // Signal N is bit N - 1 of the hexadecimal mask, and SIGHUP is 1. Other systems have no such
+    // file.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())

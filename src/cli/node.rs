@@ -14,11 +14,11 @@ use super::Failure;
 use super::addr::{Addr, Bind, Member};
 use super::log::Log;
 
-/// The filter of the log unless `RUST_LOG` has one.
+/// The log's filter, unless `RUST_LOG` sets one.
 ///
-/// openraft logs every vote at `info`, and at `warn` every attempt to reach a dead peer, 27 lines a second:
-/// `yakt` reports such a peer itself, rarely. `raft_inner` logs an error for every request to a Raft that
-/// has stopped, 40 a second: the node says why it stopped.
+/// openraft logs every vote at `info`, and every attempt to reach a dead peer at `warn`: 27 lines a
+/// second. `yakt` reports such a peer itself, rarely. `raft_inner` logs an error for every request
+/// to a Raft that has stopped: 40 a second. The node itself says why it stopped.
 const LOG_FILTER: &str = "warn,openraft=error,openraft::raft::raft_inner=off,yakt=info";
 
 /// Run one node of a cluster.
@@ -27,14 +27,16 @@ const LOG_FILTER: &str = "warn,openraft=error,openraft::raft::raft_inner=off,yak
 /// that is there, and keeps trying while none is. A directory that belongs to a cluster already stays with
 /// it; -e is then only a hint where its members may be.
 ///
-/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it cleanly, and a leader hands over first. It exits with 0
-/// after that, with 3 when it was removed from its cluster, with 2 on wrong flags, and with 1 otherwise.
+/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it cleanly, and a leader hands over first. It exits
+/// with 0 after that, with 3 when it was removed from its cluster, with 2 on wrong flags, and with
+/// 1 otherwise.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// This node's id, 1 or more, unique in the cluster
     #[arg(short = 'i', long, value_parser = clap::value_parser!(u64).range(1..))]
     id: NodeId,
-    /// Where this node listens for its peers, and where they reach it: an address or name of this machine
+    /// Where this node listens for its peers, and where they reach it: an address or name of this
+    /// machine
     #[arg(short = 'a', long, value_name = "HOST:PORT")]
     addr: Addr,
     /// Members of the cluster to join

@@ -7,8 +7,8 @@ use std::io::{ErrorKind, Write};
 
 use super::Failure;
 
-/// Writes `result`, for which the command was run, to standard output. A reader that left has had
-/// enough: that is no failure.
+/// Writes `result`, the purpose of the command, to standard output. A reader that closed the pipe
+/// has read enough: that is no failure.
 pub(super) fn result(result: impl Display) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{result}").and_then(|()| out.flush()) {
@@ -19,12 +19,12 @@ pub(super) fn result(result: impl Display) -> Result<(), Failure> {
     }
 }
 
-/// Tells about the command's progress on standard output, if that can be written.
+/// Reports the command's progress on standard output, if that can be written.
 pub(super) fn news(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Tells about the command's progress or failure on standard error, if that can be written.
+/// Reports the command's progress or failure on standard error, if that can be written.
 pub(super) fn notice(text: impl Display) {
     let mut out = std::io::stderr().lock();
     let _ = write!(out, "{text}").and_then(|()| out.flush());

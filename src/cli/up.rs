@@ -67,10 +67,11 @@ struct Process {
     /// The other nodes' Raft addresses and data directories.
     others: Vec<(u16, String, PathBuf)>,
     child: Option<Child>,
-    /// What the child calls itself in its answers. Another process may have its address.
+    /// The name that the child gives in its answers. Another process may have the child's address.
     instance: Uuid,
     died: Option<Instant>,
-    /// Whether it ended because it was removed from the cluster: it is not started again.
+    /// Whether the child ended because its node was removed from the cluster. It is not started
+    /// again.
     removed: bool,
 }
 

@@ -1,15 +1,16 @@
 //! Panics that this program expects and survives.
 //!
-//! The storage engine asserts some properties of the file that it reads. [`catch_panic`] turns such a panic into a value.
-//! The panic hook of a program runs before that, so it needs to know which panics will be caught:
-//! [`panics_are_caught`] says so. The `yakt` binary ends the process after any other panic.
+//! The storage engine asserts some properties of the file that it reads. [`catch_panic`] turns such
+//! a panic into a value. The panic hook of a program runs before that, so it needs to know which
+//! panics will be caught: [`panics_are_caught`] says so. The `yakt` binary ends the process after
+//! any other panic.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 thread_local! {
-    /// Calls of [`catch_panic`] that this thread is inside.
+    /// Number of calls of [`catch_panic`] that this thread is in.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -31,13 +32,14 @@ impl Drop for Inside {
 
 /// Runs `work`, and returns the message of its panic as an error.
 ///
-/// The caller must not use data again that the panic left half changed.
+/// The caller must not reuse data that the panic left half changed.
 ///
 /// ```
 /// use yakt::env::catch_panic;
 ///
 /// assert_eq!(catch_panic(|| 7), Ok(7));
-/// assert_eq!(catch_panic(|| -> u32 { panic!("page {} is no page", 7) }), Err("page 7 is no page".to_owned()));
+/// let outcome = catch_panic(|| -> u32 { panic!("page {} is no page", 7) });
+/// assert_eq!(outcome, Err("page 7 is no page".to_owned()));
 /// ```
 ///
 /// # Errors

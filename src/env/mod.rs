@@ -46,8 +46,9 @@ pub trait Listener: Send + Sync + 'static {
     /// What [`accept`](Self::accept) yields.
     type Stream: Stream;
 
-    /// Waits for the next connection. Returns it and its client's address without the port (an IPv4 address is written as
-    /// such on a socket for both; a simulated client is named by its host).
+    /// Waits for the next connection. Returns it and its client's address without the port. A
+    /// socket for both IP versions writes an IPv4 address as such. A simulated client is named by
+    /// its host.
     ///
     /// # Errors
     ///
@@ -80,7 +81,7 @@ pub trait Env: Clone + Debug + Send + Sync + 'static {
     type Listener: Listener<Stream = Self::Stream>;
     /// What [`connect`](Self::connect) gives.
     type Stream: Stream;
-    /// What [`lookup`](Self::lookup) gives: where a connection is opened to, without a name service.
+    /// An address that [`lookup`](Self::lookup) returns. Connecting to it needs no name service.
     type Address: Clone + Debug + Display + PartialEq + Send + Sync + 'static;
     /// The storage engine's file.
     type Disk: redb::StorageBackend;
@@ -90,14 +91,14 @@ pub trait Env: Clone + Debug + Send + Sync + 'static {
     /// Binds `addr`, a `HOST:PORT`.
     fn listen(&self, addr: &str) -> impl Future<Output = io::Result<Self::Listener>> + Send;
 
-    /// Resolves `addr`, a `HOST:PORT`, to one address or several. May hang as long as the name
-    /// service likes, but never blocks the threads on which tasks run or [`blocking`](Self::blocking)
-    /// work is done. The future is ready when it is polled first if no name service is needed, as
-    /// for `127.0.0.1:5010`.
+    /// Resolves `addr`, a `HOST:PORT`, to one or several addresses. May hang for as long as the
+    /// name service does, but never blocks the threads that run tasks or the work of
+    /// [`blocking`](Self::blocking). If no name service is needed, as for `127.0.0.1:5010`, the
+    /// future is ready at its first poll.
     fn lookup(&self, addr: &str) -> impl Future<Output = io::Result<Vec<Self::Address>>> + Send;
 
-    /// Opens a connection to `addr`. May hang as long as the network likes: callers bring their own
-    /// deadline.
+    /// Opens a connection to `addr`. May hang for as long as the network does: callers bring their
+    /// own deadline.
     fn connect(
         &self,
         addr: &Self::Address,
@@ -188,14 +189,15 @@ pub mod rt {
         E::Runtime::spawn(future)
     }
 
-    /// Resolves `addr`, a `HOST:PORT`, and opens a connection to the first address that accepts one.
+    /// Resolves `addr`, a `HOST:PORT`, and opens a connection to the first address that accepts
+    /// one.
     ///
     /// For callers that connect once. Callers that connect again and again share a
     /// [`Names`](crate::raft::network::Names), which outlives a failure of the name service.
     ///
     /// # Errors
     ///
-    /// The lookup's, or that of the last address tried.
+    /// The error of the lookup, or of the last address tried.
     pub async fn dial<E: Env>(env: &E, addr: &str) -> io::Result<E::Stream> {
         let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{addr} has no address"));
         for address in env.lookup(addr).await? {

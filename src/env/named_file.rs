@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
-/// A file in a data directory. Every error names the operation and the path: "No space left on device"
-/// alone does not tell an operator which file system is full.
+/// A file in a data directory. Every error names the operation and the path: "No space left on
+/// device" alone does not tell an operator which file system is full.
 ///
 /// It does not pass on redb's range locks: [`TokioEnv`](super::TokioEnv) locks the whole file.
 #[derive(Debug)]

@@ -30,14 +30,14 @@ const KEEPALIVE: TcpKeepalive =
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_mins(2);
 
-/// Name lookups of one process at the same time. Each occupies a thread until the name service
-/// answers or the system gives up, by default after 10 to 30 s. [`Names`] keeps at most one per peer
-/// under way; a cluster has far fewer members.
+/// Largest number of name lookups that one process runs at the same time. Each occupies a thread
+/// until the name service answers or the system gives up, by default after 10 to 30 s. [`Names`]
+/// keeps at most one per peer under way; a cluster has far fewer members.
 ///
 /// [`Names`]: crate::raft::network::Names
 const LOOKUPS_MAX: usize = 32;
 
-/// The lookups under way.
+/// The number of lookups under way.
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 
 /// A place among the [`LOOKUPS_MAX`], given back when this is dropped.
@@ -87,8 +87,8 @@ impl Listener for TcpListener {
     }
 }
 
-/// Creates `dir` and the directories that it is in, as far as they are not there. They survive a power loss. An error
-/// names the directory.
+/// Creates `dir` and its missing parent directories. They survive a power loss. An error names the
+/// directory.
 fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -121,9 +121,9 @@ impl Env for TokioEnv {
         TcpListener::bind(&self.lookup(addr).await?[..]).await
     }
 
-    /// On a thread of its own: the system's resolver blocks, for 10 s and more when the name service
-    /// does not answer. In tokio's blocking pool such threads would pile up beside those that serve
-    /// the disk.
+    /// Runs on a thread of its own: the system's resolver blocks, for 10 s and more when the name
+    /// service does not answer. In tokio's blocking pool such threads would pile up beside those
+    /// that serve the disk.
     async fn lookup(&self, addr: &str) -> io::Result<Vec<SocketAddr>> {
         if let Ok(literal) = addr.parse() {
             return Ok(vec![literal]);
@@ -198,7 +198,8 @@ impl Lane for ThreadLane {
         then: impl FnOnce(io::Result<T>) + Send + 'static,
     ) {
         let job = move || {
-            // The panic is an error of the work, as it is for tokio's tasks: nothing uses what it left half done.
+            // The panic is an error of the work, as it is for tokio's tasks: no code uses the data
+            // that it left half changed.
             let outcome = catch_panic(work);
             then(outcome.map_err(|panic| io::Error::other(format!("the work panicked: {panic}"))));
         };
@@ -251,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_lookups_under_way_are_bounded() {
-        // Other tests of this process may hold some.
+        // Other tests of this process may hold some permits.
         let held: Vec<_> = (0..=LOOKUPS_MAX).map_while(|_| LookupPermit::acquire().ok()).collect();
         assert!(held.len() <= LOOKUPS_MAX);
         let error = LookupPermit::acquire().err().expect("no more");

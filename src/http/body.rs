@@ -77,7 +77,7 @@ async fn read_json<E: Env>(
         bytes.ok_or_else(|| Problem::request_timeout("the body did not arrive in time"))??;
     let parsed = serde_json::from_slice::<Strict>(&bytes);
     parsed.map(|strict| strict.0).map_err(|error| {
-        // Any text that is JSON fits `Strict`, except for a repeated key.
+        // Every JSON text fits `Strict`, unless it repeats a key.
         let code = if error.is_data() { "duplicate_key" } else { "malformed_json" };
         Problem::bad_request(code, error.to_string())
     })

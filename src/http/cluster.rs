@@ -18,7 +18,8 @@ use crate::env::Env;
 use crate::node::{ClusterStatus, Node};
 use crate::raft::NodeId;
 
-/// Names the process that answers: see [`NodeOptions::instance`](crate::node::NodeOptions::instance).
+/// Names the process that answers: see
+/// [`NodeOptions::instance`](crate::node::NodeOptions::instance).
 pub const INSTANCE_HEADER: &str = "yakt-instance";
 
 type Instance = [(&'static str, String); 1];

@@ -1,7 +1,7 @@
 //! The `Host` header, as HTTP requires it (RFC 9112 §3.2).
 //!
-//! A request of HTTP/1.1 has exactly one, and no request has two: a proxy and a node that each take
-//! another one for the true host would not agree on the request.
+//! A request of HTTP/1.1 has exactly one, and no request has two. Otherwise a proxy and a node
+//! could each take a different one for the true host, and would not agree on the request.
 
 use axum::extract::Request;
 use axum::http::uri::Authority;
@@ -19,7 +19,7 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
     }
 }
 
-/// Why a request with these headers is refused, if it is.
+/// The reason to refuse a request with these headers, if there is one.
 fn objection(version: Version, headers: &HeaderMap) -> Option<String> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let Some(host) = hosts.next() else {

@@ -1,7 +1,7 @@
 //! Strict JSON: an object that has one key twice is refused.
 //!
 //! RFC 8259 §4 leaves the meaning of a repeated key to the receiver. `serde_json` keeps the last
-//! value, other parsers keep the first: a proxy that judges a request and the node that executes it
+//! value; other parsers keep the first. A proxy that judges a request and the node that executes it
 //! may then read two different requests in the same bytes.
 
 use std::fmt;

@@ -5,11 +5,11 @@
 //! since, as long as that is known. The answer's own `offset` is the cluster time it was decided at, so
 //! `offset − previous_offset` *is* the age, and every change after the answer has a later stamp.
 //!
-//! An offset that this history never issued gets the complete metadata, whatever its age: one in
-//! milliseconds, one from the future, one from before the cluster was founded, one that was issued by a
-//! leader whose writes are lost since a majority was restored from a backup. The answer's `history`
-//! names the leadership that issued its `offset`. A poller that sends it back as `?history=` also
-//! detects a cluster that was rebuilt on the same addresses.
+//! An offset that this history never issued gets the complete metadata, whatever its age. Examples
+//! are an offset in milliseconds, one from the future, and one from before the cluster was founded.
+//! Another is an offset of a leader whose writes are lost since a majority was restored from a
+//! backup. The answer's `history` names the leadership that issued its `offset`. A poller that
+//! sends it back as `?history=` also detects a cluster that was rebuilt on the same addresses.
 
 use std::sync::Arc;
 

@@ -13,15 +13,18 @@
 //!
 //! # Connections
 //!
-//! A node serves up to [`ConnectionLimits::http`](crate::node::ConnectionLimits::http) ordinary connections, and one
-//! client address has at most half of them. Idle connections therefore lock out no other client:
+//! A node serves up to [`ConnectionLimits::http`](crate::node::ConnectionLimits::http) ordinary
+//! connections, and one client address has at most half of them. Idle connections therefore lock
+//! out no other client:
 //!
-//! 1. A connection beyond these limits gets one of [`RESERVED_CONNECTIONS`] slots, which last for one request. The
-//!    client has one second to send it. `/healthz`, `/readyz`, `/metrics` and `/cluster…` are served; any other request
-//!    is answered 503 with the code `overloaded` and `Retry-After`.
-//! 2. A connection beyond the reserved slots is answered the same 503 before it asks, and closed.
+//! 1. A connection beyond these limits gets one of [`RESERVED_CONNECTIONS`] slots, which last for
+//!    one request. The client has one second to send it. `/healthz`, `/readyz`, `/metrics` and
+//!    `/cluster…` are served. Any other request is answered 503 with the code `overloaded` and
+//!    `Retry-After`.
+//! 2. A connection beyond the reserved slots gets the same 503 before it sends a request, and is
+//!    closed.
 //!
-//! No connection waits in silence. An ordinary one may be idle for 30 s.
+//! No connection waits without an answer. An ordinary one may be idle for 30 s.
 //!
 //! Left out: IPv6 clients with many addresses count once for each address.
 //!
@@ -74,12 +77,12 @@ const _: () =
 /// Bytes of a request's head at most.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// Connections beyond the ordinary ones that are served one request each: enough for the probes, operators and
-/// programs that watch one node.
+/// Connections beyond the ordinary ones that are served one request each: enough for the probes,
+/// operators and programs that watch one node.
 pub const RESERVED_CONNECTIONS: usize = 64;
 
-/// Connections beyond those that are refused at the same time. A refusal lasts up to a second; further connections are
-/// refused without a wait.
+/// Connections beyond the reserved ones that are refused at the same time. A refusal lasts up to a
+/// second. Further connections are refused without a wait.
 pub const FAREWELLS_MAX: usize = 64;
 
 /// Every endpoint, answered by `node`.

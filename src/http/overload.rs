@@ -20,11 +20,11 @@ use super::{BODY_BYTES_MAX, HEAD_BYTES_MAX};
 use crate::env::{Env, rt};
 use crate::node::REQUEST_DEADLINE;
 
-/// How long a connection in a reserved slot may take to send its request: probes and operators send it immediately,
-/// and 64 idle connections give their slots back after a second.
+/// How long a connection in a reserved slot may take to send its request. Probes and operators send
+/// it immediately, and 64 idle connections give their slots back after a second.
 const REQUEST_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long such a connection may take in all, the time to read the answer included.
+/// How long such a connection may take in total, including the time to read the answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(
@@ -35,17 +35,19 @@ const _: () = assert!(
 /// How long a refused client may take to read its answer and close the connection.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long the server may take to write a refusal that no slot is for. It takes microseconds.
+/// How long the server may take to write a refusal to a connection without a slot. It takes
+/// microseconds.
 const BRIEF_LIMIT: Duration = Duration::from_millis(100);
 
-/// Bytes of a refused request that are read, so that the refusal is not lost: a system that closes a connection with
-/// unread bytes resets it, and the client may then never see the answer.
+/// Bytes of a refused request that are read, so that the refusal is not lost. A system that closes
+/// a connection with unread bytes resets it, and the client may then never see the answer.
 const FAREWELL_BYTES_MAX: u64 = (HEAD_BYTES_MAX + BODY_BYTES_MAX) as u64;
 
 /// The end of a request's head.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
-/// Whether slots are reserved for requests to `path`: those by which a node is watched and its cluster is mended.
+/// Whether slots are reserved for requests to `path`: for those that watch a node or repair its
+/// cluster.
 fn is_privileged(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/metrics" | "/cluster")
         || path.starts_with("/cluster/")
@@ -83,7 +85,7 @@ pub(super) async fn serve_one<E: Env>(stream: E::Stream, router: Router) {
     }
 }
 
-/// What a request's head is in, and what came with it.
+/// Reads a request's head, and the bytes that came with it.
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::new();
     while head.len() < HEAD_BYTES_MAX && !head.windows(HEAD_END.len()).any(|end| end == HEAD_END) {
@@ -118,7 +120,7 @@ async fn answer<E: Env>(router: Router, request: Request<Incoming>, limit: Durat
     }
 }
 
-/// Tells a client that there is no slot for it, and gives it time to read that.
+/// Tells a client that there is no slot for it, and gives it time to read the answer.
 pub(super) async fn refuse<E: Env>(mut stream: impl AsyncRead + AsyncWrite + Unpin + Send) {
     let refusing = async {
         stream.write_all(&refusal()).await?;
@@ -126,22 +128,22 @@ pub(super) async fn refuse<E: Env>(mut stream: impl AsyncRead + AsyncWrite + Unp
         let mut rest = (&mut stream).take(FAREWELL_BYTES_MAX);
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };
-    // A client that does not take its answer has lost its claim to it.
+    // A client that does not read its answer in time loses its claim to it.
     drop(rt::timeout::<E, _>(FAREWELL_LIMIT, refusing).await);
 }
 
-/// Tells a client that there is no slot for it, and does not wait until it has read that. Called by the task that accepts
-/// connections, so it takes [`BRIEF_LIMIT`] at most.
+/// Tells a client that there is no slot for it, and does not wait until the client has read that.
+/// The task that accepts connections calls this, so it takes [`BRIEF_LIMIT`] at most.
 pub(super) async fn refuse_briefly<E: Env>(mut stream: impl AsyncWrite + Unpin + Send) {
     let refusing = async {
-        // The buffer of a new connection takes all of it.
+        // The buffer of a new connection takes the whole answer.
         stream.write_all(&refusal()).await?;
         stream.shutdown().await
     };
     drop(rt::timeout::<E, _>(BRIEF_LIMIT, refusing).await);
 }
 
-/// A whole answer, for a request that is not read.
+/// A complete answer, for a request that is not read.
 fn refusal() -> Vec<u8> {
     let body = overloaded().to_json();
     let head = format!(

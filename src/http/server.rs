@@ -35,15 +35,15 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// How long to wait after a failed accept: the usual cause is a lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener`, on up to `connections_max` ordinary connections, until `stop` turns true; then until
-/// the answers under way are out.
+/// Serves `router` on `listener`, on up to `connections_max` ordinary connections, until `stop`
+/// turns true, and then until the answers under way are sent, for `DRAIN_LIMIT` at most.
 pub async fn serve<E: Env>(
     listener: E::Listener,
     router: Router,
     connections_max: usize,
     mut stop: watch::Receiver<bool>,
 ) {
-    // Each connection holds a sender. The receiver is told when the last of them is gone.
+    // Each connection holds a sender. The receiver is notified when the last sender is gone.
     let (alive, mut all_done) = mpsc::channel::<()>(1);
     let accepting = accept_all::<E>(&listener, router, connections_max, alive, stop.clone());
     E::Runtime::select2(Box::pin(until_true(&mut stop.clone())), Box::pin(accepting)).await;
@@ -51,7 +51,7 @@ pub async fn serve<E: Env>(
     let _ = rt::timeout::<E, _>(DRAIN_LIMIT, all_done.recv()).await;
 }
 
-/// Accepts connections for ever, and gives each what its slot allows.
+/// Accepts connections for ever, and serves each as its slot allows.
 async fn accept_all<E: Env>(
     listener: &E::Listener,
     router: Router,

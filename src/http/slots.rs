@@ -1,4 +1,4 @@
-//! Which connection gets which kind of slot.
+//! Decides which kind of slot a connection gets.
 //!
 //! | slot | how many | given to |
 //! |---|---|---|
@@ -21,22 +21,22 @@ pub(super) struct Slots {
 #[derive(Debug, Default)]
 struct Taken {
     ordinary: usize,
-    /// Ordinary slots by client address. Addresses without a slot are not in here.
+    /// Ordinary slots by client address. Addresses without a slot have no entry.
     by_address: BTreeMap<String, usize>,
     reserved: usize,
     farewells: usize,
 }
 
-/// What a new connection gets.
+/// The slot of a new connection.
 #[derive(Debug)]
 pub(super) enum Slot {
-    /// It is served without restrictions.
+    /// The connection is served without restrictions.
     Ordinary(Guard),
-    /// It is served one request, if that is one that slots are reserved for.
+    /// The connection is served one request, if slots are reserved for such requests.
     Reserved(Guard),
-    /// It is told that the server is overloaded.
+    /// The connection is told that the server is overloaded.
     Farewell(Guard),
-    /// The same, without time to read it.
+    /// The same as `Farewell`, without time to read the answer.
     None,
 }
 
@@ -59,7 +59,8 @@ impl Slots {
         Self { taken: Arc::default(), ordinary_max }
     }
 
-    /// Ordinary slots that one client address may hold: half of them, so that no single client locks out the others.
+    /// Ordinary slots that one client address may hold: half of them, so that no single client
+    /// locks out the others.
     fn address_max(&self) -> usize {
         self.ordinary_max.div_ceil(2)
     }
@@ -105,7 +106,7 @@ impl Drop for Guard {
 }
 
 fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
-    // No step that holds it can panic half-way.
+    // No step that holds the lock can panic half-way.
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

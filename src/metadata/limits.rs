@@ -15,10 +15,10 @@ pub const EPOCH_MAX: u64 = (1 << 53) - 1;
 
 /// The latest clock reading that moves cluster time, in microseconds: about 2106.
 ///
-/// A clock beyond it is broken. Its reading is ignored and reported; cluster time never goes back, so
-/// it cannot follow such a clock and recover.
-/// It lies 2⁴⁰ µs below 2³² s, up to where microseconds survive in a float of seconds, so that stamps
-/// can still count up one by one from there.
+/// A clock beyond it is broken: its reading is ignored and reported. Cluster time never goes back,
+/// so it cannot follow such a clock and recover. The limit lies 2⁴⁰ µs below 2³² s, up to where
+/// microseconds survive in a float of seconds, so that stamps can still count up one by one from
+/// there.
 pub const CLOCK_MAX_MICROS: u64 = (1 << 32) * 1_000_000 - (1 << 40);
 
 /// Stamps stay below this many microseconds (2⁵³): beyond, microseconds are not even distinct floats.

@@ -1,4 +1,4 @@
-//! What peers answer to a node that waits for them, and the log lines that say so.
+//! The answers of peers to a node that waits for them, and the log lines that report them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl<E: Env> Answers<E> {
     }
 }
 
-/// A response that is not the one hoped for, in words.
+/// Describes a response that is not the one hoped for.
 pub(super) fn describe<E: Env>(response: Response<E>) -> String {
     match response {
         Response::Unavailable(reason)

@@ -10,15 +10,15 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::env::{Env, Listener, rt};
 
-/// Callers that are heard at the same time. Members are at most a few, and strangers must not take all
-/// of the node's memory.
+/// Callers that are heard at the same time. A cluster has only a few members, and strangers must
+/// not take all of the node's memory.
 const CALLERS_MAX: usize = 32;
 
 /// How long one caller is heard. Members that call again connect again.
 const HEAR_LIMIT: Duration = Duration::from_secs(5);
 
-/// Accepts callers for ever, and hears each with `hear` in a task of its own. These tasks end when the
-/// returned future is dropped.
+/// Accepts callers for ever, and hears each with `hear` in a task of its own. These tasks end when
+/// the returned future is dropped.
 pub(super) async fn hear_callers<E, F>(
     listener: &E::Listener,
     hear: impl Fn(E::Stream) -> F,

@@ -1,4 +1,4 @@
-//! What a node does unasked: some of it always, most of it while it leads.
+//! The duties that a node performs unasked: some of them always, most of them while it leads.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl<E: Env> Node<E> {
             self.leave_joint_membership(running).await;
             let (term, now) = (term(running), rt::now::<E>());
             if surveyed.is_none_or(|(of, at)| of != term || now - at >= SURVEY_PAUSE) {
-                // Its answers carry the voters' clocks.
+                // The answers of the voters carry their clocks.
                 if self.prove_leadership(running, ROUND).await.is_some() {
                     surveyed = Some((term, now));
                 }
@@ -55,8 +55,8 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Watches over this node's leadership (see `stall`), and compares its metadata with that of every new
-    /// leader: a linearizable read does that.
+    /// Watches over this node's leadership (see `stall`). Compares its metadata with that of every
+    /// new leader: a linearizable read does that.
     pub(super) async fn watch_progress(&self, running: &Running<E>) -> Infallible {
         let mut pending = None;
         let mut compared = None;

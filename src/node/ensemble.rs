@@ -1,12 +1,12 @@
-//! The nodes that `-e` names, as a node sees them that has no cluster, or is alone in one.
+//! The nodes that `-e` names, as seen by a node that has no cluster or is alone in one.
 //!
-//! A node with an empty directory and an ensemble joins the cluster of the first member that answers. It
-//! waits for as long as it takes, and logs every answer. Meanwhile it listens on its Raft port and tells
-//! callers that it waits, so nodes that all wait for each other can say so.
+//! A node with an empty directory and an ensemble joins the cluster of the first member that
+//! answers. It waits for as long as it takes, and logs every answer. Meanwhile it listens on its
+//! Raft port and tells callers that it waits. So nodes that all wait for each other can say so.
 //!
-//! A node that once founded a cluster by a forgotten `-e` stays alone in it, whatever `-e` says later: its
-//! directory decides. If a named node belongs to another cluster, this one stops with
-//! [`RunError::OtherCluster`]; otherwise it would serve metadata that no other node has.
+//! A node that once founded a cluster because `-e` was forgotten stays alone in it, whatever `-e`
+//! says later: its directory decides. If a named node belongs to another cluster, this node stops
+//! with [`RunError::OtherCluster`]. Otherwise it would serve metadata that no other node has.
 
 use std::io;
 use std::time::Duration;
@@ -26,19 +26,19 @@ use crate::raft::NodeId;
 use crate::raft::network::message::{Call, Hello, Request, Response, Return};
 use crate::raft::network::{HELLO_BYTES_MAX, ask, frame};
 
-/// How long asking one address for its cluster may take.
+/// How long a request for the cluster of one address may take.
 const IDENTIFY_LIMIT: Duration = Duration::from_secs(1);
 
 /// How often a node that is alone asks the nodes that `-e` names.
 const ALONE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<E: Env> Node<E> {
-    /// Binds the Raft address, and asks the ensemble which cluster it is, for as long as it takes.
+    /// Binds the Raft address, and asks the ensemble for its cluster, for as long as it takes.
     ///
     /// # Errors
     ///
-    /// [`RunError::Listen`] when the address cannot be bound, [`RunError::Refused`] when a named node says
-    /// that this one cannot join.
+    /// [`RunError::Listen`] when the address cannot be bound, [`RunError::Refused`] when a named
+    /// node says that this one cannot join.
     pub(super) async fn wait_for_cluster(&self) -> Result<(E::Listener, Uuid), RunError> {
         let listener = self.listen().await?;
         let node = self.id();
@@ -77,8 +77,8 @@ impl<E: Env> Node<E> {
         rt::timeout::<E, _>(IDENTIFY_LIMIT, asked).await.unwrap_or_else(|| Err(late()))
     }
 
-    /// Ends when a node that `-e` names belongs to another cluster than the one that this node founded
-    /// and is alone in.
+    /// Ends when a node that `-e` names belongs to another cluster than this node, which founded
+    /// its cluster and is alone in it.
     pub(super) async fn other_cluster(&self, running: &Running<E>) -> RunError {
         let mut quiet = Quiet::default();
         loop {
@@ -115,11 +115,11 @@ impl<E: Env> Node<E> {
 /// Tells a caller that node `node` waits for a cluster itself.
 async fn say_waiting<E: Env>(mut stream: E::Stream, node: NodeId) {
     let Ok(Some(hello)) = frame::read::<Hello>(&mut stream, HELLO_BYTES_MAX).await else { return };
-    // A caller that fails hangs up; it calls again.
+    // A caller that fails hangs up, and calls again.
     while let Ok(Some(call)) = frame::read::<Call<E>>(&mut stream, HELLO_BYTES_MAX).await {
         let reason = format!("node {node} waits for a cluster itself");
         let response = match hello.to {
-            // Its directory is empty: it is not the member that the caller means.
+            // This node's directory is empty: it is not the member that the caller means.
             Some(_) => Response::Misdirected(reason),
             None => Response::<E>::Unavailable(reason),
         };

@@ -59,8 +59,8 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Whether this node is the only voter of its cluster. A member that has just been started has not loaded
-    /// its membership yet: it is not alone.
+    /// Whether this node is the only voter of its cluster. A member that has just been started has
+    /// not loaded its membership yet: it is not alone.
     pub(super) fn is_alone(&self, running: &Running<E>) -> bool {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -73,8 +73,8 @@ impl<E: Env> Node<E> {
     }
 }
 
-/// Waits until a caller takes the process behind `listener` for node `node` of its cluster; returns that
-/// cluster. Every caller is hung up on, and calls again later.
+/// Waits until a caller takes the process behind `listener` for node `node` of its cluster, and
+/// returns that cluster. The process hangs up on every caller; the caller calls again later.
 async fn expected_by<E: Env>(listener: &E::Listener, node: NodeId) -> Uuid {
     let (sender, mut receiver) = mpsc::channel(1);
     let hear = |mut stream: E::Stream| {
@@ -83,7 +83,7 @@ async fn expected_by<E: Env>(listener: &E::Listener, node: NodeId) -> Uuid {
             let Ok(Some(hello)) = frame::read::<Hello>(&mut stream, HELLO_BYTES_MAX).await else {
                 return;
             };
-            // A founder has no cluster yet, so every cluster is another one.
+            // A founder has no cluster yet, so the caller's cluster is always another one.
             if let Some(cluster) = hello.expects_elsewhere(node, Uuid::nil()) {
                 // The receiver may be gone: the founder stops anyway.
                 let _ = sender.send(cluster).await;

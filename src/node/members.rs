@@ -295,7 +295,8 @@ impl<E: Env> Node<E> {
             let metrics = metrics.borrow_watched();
             let membership = &metrics.membership_config;
             let configs = membership.membership().get_joint_config();
-            // Its first step is not committed yet: Raft would refuse the second one, and log an error each time.
+            // The first step of the change is not committed yet. Raft would refuse the second one,
+            // and log an error each time.
             if configs.len() > 1 && membership.log_id() > &metrics.local_committed {
                 return false;
             }

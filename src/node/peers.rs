@@ -1,4 +1,5 @@
-//! Keeping an eye on the other members: their names, and whether those that did not answer do again.
+//! Watches the other members: looks up their names, and checks whether those that did not answer do
+//! again.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,20 +12,22 @@ use crate::env::{Env, rt};
 use crate::raft::network::message::Request;
 use crate::raft::{NodeId, Peer};
 
-/// How often a node looks after its peers. Each round sends one small question to every peer that
-/// is held for unreachable.
+/// How often a node checks its peers. Each round sends one small question to every peer that is
+/// recorded as unreachable.
 const ROUND: Duration = Duration::from_secs(5);
 
 /// How long such a peer may take to answer.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
-/// How old a lookup of a member's name may become. A change of the address is found by then even if
-/// no connection was needed, so a failing name service leaves nothing older behind.
+/// How old a lookup of a member's name may become. A change of the address is detected by then,
+/// even if no connection was needed. So no older address is left behind when the name service
+/// fails.
 const NAME_AGE_MAX: Duration = Duration::from_secs(30);
 
 impl<E: Env> Node<E> {
-    /// Looks members' names up before they are needed, and asks unreachable members whether they are
-    /// back: a node that has no other reason to call them would hold them for unreachable for ever.
+    /// Looks up members' names before they are needed, and asks unreachable members whether they
+    /// are back. Otherwise a node that has no other reason to call them would take them for
+    /// unreachable for ever.
     pub(super) async fn watch_peers(&self, running: &Running<E>) -> Infallible {
         let network = &running.network;
         loop {
@@ -37,7 +40,7 @@ impl<E: Env> Node<E> {
             let silent = members.iter().filter(|(id, _)| is_silent(id));
             let probes = silent.map(|(id, peer)| {
                 let channel = network.control(*id, peer);
-                // Whether it answered, the channel notes.
+                // The channel notes whether the peer answered.
                 async move { drop(channel.call(Request::Identify, PROBE_LIMIT).await) }
             });
             join_all(probes).await;

@@ -98,8 +98,9 @@ impl<E: Env> Node<E> {
             Some(leader) if leader == self.id() => {
                 self.write(running, change.clone(), idempotency.cloned(), limit).await
             }
-            // A leader that is silent for longer than an election takes is gone, or does not reach this
-            // node. What it is sent on a connection that hangs has an unknown outcome for nothing.
+            // A leader that is silent for longer than an election takes is gone, or does not reach
+            // this node. A request that is sent to it on a hanging connection needlessly has an
+            // unknown outcome.
             Some(_) if !self.knows_live_leader(running) => Attempt::NotTaken,
             Some(leader) => {
                 let request =

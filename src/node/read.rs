@@ -23,7 +23,7 @@ pub const TIME_RESOLUTION: Duration = Duration::from_secs(1);
 /// commit within milliseconds.
 const OVERTAKEN_LIMIT: Duration = Duration::from_millis(500);
 
-/// How far ahead of this node such a time may be. One that is further ahead was never handed out.
+/// How far ahead of this node such a time may be. A time further ahead was never handed out.
 const OVERTAKEN_MAX: Duration = Duration::from_mins(1);
 
 /// How long one round of proving leadership may take before it is begun anew: a leader that is cut off
@@ -92,12 +92,13 @@ impl<E: Env> Node<E> {
         self.read_at(consistency, limit, Timestamp::ZERO, |_, _| true).await
     }
 
-    /// Like [`read_with_time`](Self::read_with_time), for a caller that was given the time `earlier` and
-    /// decides something by the present time. `agree` says whether two times give the same decision:
-    /// cluster time is carried forward if the image's and the leader's do not.
+    /// Like [`read_with_time`](Self::read_with_time), for a caller that was given the time
+    /// `earlier` and decides something by the present time. `agree` says whether two times give the
+    /// same decision. Cluster time is carried forward if the image's time and the leader's time do
+    /// not.
     ///
-    /// A stale read takes the time as this node last heard it. It waits a moment if another node has
-    /// handed out a later one.
+    /// A stale read takes the time as this node last heard it. It waits a moment if another node
+    /// has handed out a later time.
     ///
     /// # Errors
     ///
@@ -139,9 +140,9 @@ impl<E: Env> Node<E> {
         rt::timeout::<E, _>(limit, read).await.ok_or(ReadError::NoLeader)
     }
 
-    /// Whether this node would serve a request now: it is a member, and a leader that commits what it
-    /// appends has just proved itself to this node. The check is one round of a linearizable read,
-    /// shared by all that ask at the same time.
+    /// Whether this node would serve a request now: it is a member, and a leader that commits its
+    /// entries has just proved itself to this node. The check is one round of a linearizable read,
+    /// shared by all callers that ask at the same time.
     pub async fn serves(&self, limit: Duration) -> bool {
         let Some(running) = self.running().filter(|_| self.is_ready()) else { return false };
         let proved = rt::timeout::<E, _>(limit, self.barrier_index(running)).await.flatten();
@@ -166,13 +167,13 @@ impl<E: Env> Node<E> {
         clock::reading(&self.inner.env, self.id(), term, &image, &self.inner.clocks)
     }
 
-    /// Waits until this node has applied all that was committed when it was asked, and returns what it
-    /// applied. `None` when no leader proved itself.
+    /// Waits until this node has applied every entry that was committed at the time of the call,
+    /// and returns the resulting image. `None` when no leader proved itself.
     pub(super) async fn barrier(&self, running: &Running<E>) -> Option<Frozen<E>> {
         self.barrier_index(running).await.map(|(_, image)| image)
     }
 
-    /// As [`barrier`](Self::barrier), with what the leader said.
+    /// As [`barrier`](Self::barrier), with the answer of the leader.
     async fn barrier_index(&self, running: &Running<E>) -> Option<(ReadIndex, Frozen<E>)> {
         let node = self.clone();
         let round = move || {
@@ -215,7 +216,7 @@ impl<E: Env> Node<E> {
         };
         running.network.announce_commit(read_index.index);
         let Some(position) = reader.position else { return Response::ReadIndex(read_index) };
-        // Whatever the follower has applied was committed before it asked.
+        // The follower has applied only entries that were committed before it asked.
         let index = reader.applied.min(read_index.index);
         let caught_up = wait(running, |image| applied(image) >= Some(index));
         let Some(image) = rt::timeout::<E, _>(ROUND_LIMIT, caught_up).await else {

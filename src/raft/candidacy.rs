@@ -169,7 +169,7 @@ impl<E: Env> Candidacy<E> {
         *self.held() += 1;
         self.raft.runtime_config().elect(false);
         let this = self.clone();
-        // A task of its own: elections must be turned on again whatever becomes of the caller.
+        // A task of its own: elections must be turned on again even if the caller is dropped.
         drop(rt::spawn::<E, _>(async move {
             rt::sleep::<E>(duration).await;
             *this.held() -= 1;

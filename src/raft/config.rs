@@ -64,17 +64,18 @@ pub const SNAPSHOT_ROW_CHUNKS: usize = 2;
 /// Bytes of a snapshot at most. A receiver refuses to buffer more.
 pub const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;
 
-/// Bytes of one entry of the log at most: a command from a request's body of 64 KiB, or a membership. Encoded it is
-/// shorter than its JSON; the rest is room for an idempotency key and for addresses.
+/// Bytes of one entry of the log at most: a command from a request's body of 64 KiB, or a
+/// membership. The encoded command is shorter than its JSON; the rest is room for an idempotency
+/// key and for addresses.
 pub const ENTRY_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of a frame beside the entries or the snapshot's bytes in it, at most: log ids and lengths of
-/// [`APPEND_ENTRIES_MAX`] entries.
+/// Bytes of a frame at most, beside the entries or the snapshot's bytes in it: log ids and lengths
+/// of [`APPEND_ENTRIES_MAX`] entries.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const FRAME_OVERHEAD_BYTES_MAX: usize = 64 * APPEND_ENTRIES_MAX as usize;
 
-/// Bytes of one frame on a Raft connection at most: the smallest power of two that holds the largest legal frame, an
-/// append.
+/// Bytes of one frame on a Raft connection at most: the smallest power of two that holds the
+/// largest legal frame, an append.
 pub const FRAME_BYTES_MAX: usize = 2 << 20;
 
 const _: () = {

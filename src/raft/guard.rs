@@ -1,28 +1,30 @@
-//! Refuses what would make this node forget what it has applied or acknowledged.
+//! Refuses messages that would make this node forget entries that it has applied or acknowledged.
 //!
-//! Raft is safe as long as a node's disk holds what the node has said that it holds. An operator, or
-//! damage, can break that: a directory that is put back to an older copy, a virtual machine that is
-//! rolled back, a last log record that rots and is taken for torn. Raft has no answer to it, and openraft
-//! only asserts. This node stops instead, with an error that says how to recover, in these cases:
+//! Raft is safe as long as a node's disk holds everything that the node has said that it holds. An
+//! operator, or damage, can break that. Examples are a directory that is put back to an older copy,
+//! a virtual machine that is rolled back, and a last log record that rots and is taken for torn.
+//! Raft has no answer to it, and openraft only asserts. This node stops instead, with an error that
+//! says how to recover, in these cases:
 //!
-//! | case | seen by |
+//! | case | detected by |
 //! |---|---|
 //! | a leader's entry differs from one that this node knows to be committed | an append ([`Guard::check_append`]) |
 //! | a snapshot's last entry contradicts one that this node knows to be committed | its first message ([`Guard::check_snapshot`]) |
 //! | a snapshot's metadata is no continuation of this node's metadata | its installation (`state_machine`) |
 //! | this node's metadata is no prefix of the leader's, though the log's terms and indices agree | a linearizable read or `/readyz` (`node::read`) |
-//! | this node lacks an entry that it has acknowledged to this leader | an append: the leader says what it was told |
+//! | this node lacks an entry that it has acknowledged to this leader | an append, in which the leader names that entry |
 //!
 //! # Why a node that lost acknowledged entries does not catch up
 //!
-//! The leader could send them again. But until then they were committed by fewer disks than a majority
-//! may have counted on, and this node may have voted for a candidate that lacks them. Its vote may be lost
-//! too, and it could vote a second time in one term. A new directory has a new identity (KIP-853), takes
-//! no part in elections before it has caught up, and is therefore safe; so the remedy is always to
-//! remove the node and to let it join with an empty directory.
+//! The leader could send the entries again. But until then fewer disks hold them than a majority
+//! may have counted on, and this node may have voted for a candidate that lacks them. Its vote may
+//! be lost too, and it could vote a second time in one term. A new directory has a new identity
+//! (KIP-853) and takes no part in elections before it has caught up, so it is safe. The remedy is
+//! therefore always to remove the node and to let it join with an empty directory.
 //!
-//! Left out: a node that lost entries which it had acknowledged to an *earlier* leader. The present leader
-//! never heard of them. It is detected when they were committed and another node has applied them.
+//! Left out: a node that lost entries which it had acknowledged to an *earlier* leader. The present
+//! leader never heard of them. The loss is detected when the entries were committed and another
+//! node has applied them.
 
 use std::io;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ use super::types::{Ballot, EntryId, SnapshotMeta, TypeConfig};
 use crate::env::Env;
 use crate::metadata::Position;
 
-/// How an operator gets a node back that stopped for one of these reasons.
+/// How an operator recovers a node that stopped for one of these reasons.
 const REMEDY: &str = "Some node was put back to an older copy of its directory, or its disk is damaged. \
     To recover, keep a copy of this directory, remove this node from the cluster (yakt remove) and start it with an \
     empty directory and -e. If a majority was restored from a backup, what was written since that \
@@ -64,8 +66,8 @@ pub enum Breach {
         /// The last entry that is committed.
         committed: EntryId,
     },
-    /// A snapshot ends before what this node knows to be committed, in a later term, or behind it in an
-    /// earlier one.
+    /// A snapshot ends at a lower index than the last entry that this node knows to be committed,
+    /// but in a later term; or at a higher index, but in an earlier term.
     #[error(
         "the leader's snapshot ends at {theirs}, and this node has the log committed up to {ours}: two histories of one cluster. {REMEDY}"
     )]
@@ -81,9 +83,9 @@ pub enum Breach {
         shown(*.ours), shown(*.theirs)
     )]
     Metadata {
-        /// Where this node is.
+        /// The position of this node's metadata.
         ours: Option<Position>,
-        /// Where the leader, or its snapshot, is.
+        /// The position of the leader's metadata, or of its snapshot.
         theirs: Option<Position>,
     },
     /// The log lacks an entry that this node has acknowledged.
@@ -100,7 +102,7 @@ fn shown(position: Option<Position>) -> String {
     position.map_or_else(|| "the beginning".to_owned(), |position| position.to_string())
 }
 
-/// The first breach of one node, for whoever must stop it. Clones share it.
+/// The first breach of one node, for the task that must stop the node. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Breaches(Arc<watch::Sender<Option<Breach>>>);
 
@@ -144,7 +146,7 @@ impl Breaches {
     }
 }
 
-/// Judges what leaders send before Raft sees it. Clones share one log.
+/// Judges the messages of leaders before Raft sees them. Clones share one log.
 #[derive(Clone, Debug)]
 pub struct Guard<E: Env> {
     log: LogStore<E>,
@@ -158,8 +160,8 @@ impl<E: Env> Guard<E> {
         Self { log, breaches }
     }
 
-    /// Checks that `request` replaces nothing that is committed, and that the log has the entry that
-    /// this node has `acknowledged` to this leader. Reports a breach.
+    /// Checks that `request` replaces no committed entry, and that the log has the entry that this
+    /// node has `acknowledged` to this leader. Reports a breach.
     ///
     /// # Errors
     ///
@@ -190,8 +192,8 @@ impl<E: Env> Guard<E> {
         Ok(())
     }
 
-    /// Checks that the snapshot that `meta` describes, of the leadership `vote`, contradicts nothing that
-    /// is committed. Reports a breach.
+    /// Checks that the snapshot that `meta` describes, of the leadership `vote`, contradicts no
+    /// committed entry. Reports a breach.
     ///
     /// # Errors
     ///
@@ -212,7 +214,7 @@ impl<E: Env> Guard<E> {
         Ok(())
     }
 
-    /// Whether this node has gone on to another ballot: Raft refuses what comes from `vote`.
+    /// Whether this node has gone on to a later ballot: Raft refuses messages of `vote`.
     fn is_deposed(&self, vote: &Ballot) -> bool {
         self.log.vote().is_some_and(|ours| ours > *vote)
     }

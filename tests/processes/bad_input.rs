@@ -330,7 +330,7 @@ fn a_compressed_body_is_refused_as_an_unsupported_encoding() {
         incomplete.as_object_mut().expect("an object").remove(endpoint.required[0]);
         for coding in ["gzip", "GZIP", "br", "zstd", "identity, gzip", "x", "compress,identity"] {
             let request = json(&endpoint).header("content-encoding", coding);
-            // Whatever the bytes are: legal JSON, or what the header says.
+            // The bytes do not matter: legal JSON, or the encoding that the header names.
             for body in [endpoint.good.to_string().into_bytes(), b"\x1f\x8b\x08\0".to_vec()] {
                 let answer = request.clone().body(body).ask(addr);
                 assert_problem(&answer, 415, "unsupported_media_type");
@@ -346,7 +346,7 @@ fn a_compressed_body_is_refused_as_an_unsupported_encoding() {
     assert_all_well(&shared);
 }
 
-/// The last of two values counted, where a proxy may have judged the first.
+/// The last of two values was used, where a proxy may have judged the first.
 #[test]
 fn an_object_with_a_key_twice_is_refused_and_the_key_named() {
     let shared = Shared::new();

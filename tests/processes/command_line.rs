@@ -271,7 +271,7 @@ fn a_bench_measures_and_finds_what_was_acknowledged() {
 
 #[test]
 fn a_bench_of_nobody_fails_and_says_so() {
-    // Held to the end: another test would start a node there.
+    // Held to the end: otherwise another test would start a node there.
     let ports = Ports::new();
     let addr = ports.http(1).to_string();
     let output = run(&["bench", "--duration", "0.2", "--preload", "1", &addr]);

@@ -1,6 +1,8 @@
-//! Connections that do nothing, or nothing good, take neither files nor memory nor the way in from anyone else.
+//! Connections that do nothing, or nothing good, take no files, no memory and no access from other
+//! clients.
 //!
-//! Nodes run below a small limit on file descriptors, so that a few hundred connections are too many.
+//! Nodes run below a small limit on file descriptors, so that a few hundred connections are too
+//! many.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,13 +18,14 @@ use yakt::raft::network::message::Hello;
 use crate::client::{Connection, Request};
 use crate::cluster::{Cluster, Node, PATIENCE, wait_for, within};
 
-/// The hard limit on descriptors of a node: 256 of them are reserved, 32 are for HTTP and 32 for peers.
+/// The hard limit on descriptors of a node: 256 of them are reserved, 32 are for HTTP and 32 for
+/// peers.
 const DESCRIPTORS: u32 = 320;
 
 /// Idle connections: more than a node has descriptors.
 const IDLE: usize = 400;
 
-/// Connections beyond which no idle one has an ordinary slot.
+/// Ordinary slots: an idle connection beyond them has none.
 const ORDINARY: usize = 32;
 
 /// Bytes of a file of the log, as the binary has it.
@@ -31,7 +34,8 @@ const LOG_FILE_BYTES: u64 = 16 << 20;
 /// Callers that send half a frame.
 const CALLERS: usize = 300;
 
-/// Bytes of memory that a node may have while they do: 64 MiB for frames, and as much again for all else.
+/// Bytes of memory that a node may have while they do: 64 MiB for frames, and as much again for
+/// everything else.
 const MEMORY_MAX: u64 = 128 << 20;
 
 /// A node below the limit.
@@ -89,7 +93,7 @@ fn a_node_that_idle_connections_crowd_goes_on_to_its_next_log_file() {
     assert!(warnings <= 2, "{warnings} lines about one shortage");
 }
 
-/// 4,096 idle connections kept everyone else waiting for 30 s, probes included.
+/// 4,096 idle connections kept all other clients waiting for 30 s, probes included.
 #[test]
 fn idle_connections_lock_nobody_out() {
     let cluster = limited();
@@ -109,7 +113,7 @@ fn idle_connections_lock_nobody_out() {
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(refused.json()["code"], "overloaded");
     kept.send(&read).expect("an answer").expect(200);
-    // Nor do those wait in silence that have no slot.
+    // Connections without a slot do not wait in silence either.
     for mut stream in held.iter().skip(ORDINARY) {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let mut answer = String::new();
@@ -127,7 +131,7 @@ fn a_stranger_that_announces_a_large_hello_is_hung_up_on() {
     cluster.wait_until_whole();
     let mut stream = TcpStream::connect(cluster.node(1).raft).expect("a connection");
     stream.write_all(&2_000_u32.to_le_bytes()).expect("a connection");
-    // Less than a hello may take.
+    // Shorter than the deadline of a hello.
     stream.set_read_timeout(Some(Duration::from_secs(4))).expect("a socket");
     assert_eq!(stream.read(&mut [0]).expect("the end, or it is still waited for"), 0);
 }
@@ -168,14 +172,14 @@ fn callers_that_send_half_a_frame_take_bounded_memory() {
     assert_eq!(Request::get("/get_active_brokers").ask(node.http).status, 200);
 }
 
-/// Sends what the other side takes of a caller's bytes, and says how many these were.
+/// Sends as many of a caller's bytes as the other side takes, and returns their number.
 fn send((stream, left): &mut (TcpStream, &[u8])) -> usize {
     let sent = stream.write(left).unwrap_or(0);
     *left = &left[sent..];
     sent
 }
 
-/// What a node's process has in memory.
+/// The resident memory of a node's process, in bytes.
 fn resident_bytes(node: &Node) -> u64 {
     let path = format!("/proc/{}/status", node.pid().expect("a node that runs"));
     let status = std::fs::read_to_string(path).expect("Linux");

@@ -25,7 +25,7 @@ fn wait_for_answer(cluster: &Cluster, id: u64, answer: &str) {
     });
 }
 
-/// All of these waited without a word.
+/// In all of these cases the node waited without a word.
 #[test]
 fn a_waiting_node_logs_each_address_and_its_answer() {
     let mut cluster = Cluster::plan(yakt(), scratch_dir(), 3);
@@ -62,8 +62,8 @@ fn nodes_that_wait_for_each_other_say_so() {
     cluster.wait_until_whole();
 }
 
-/// A directory that was founded by a forgotten `-e` stayed alone, whatever `-e` said later, and took writes
-/// that no other node ever saw.
+/// A directory that was founded by a forgotten `-e` stayed alone, whatever `-e` said later. It took
+/// writes that no other node ever saw.
 #[test]
 fn a_lone_founder_stops_when_a_named_node_belongs_to_another_cluster() {
     let mut cluster = Cluster::plan(yakt(), scratch_dir(), 2);
@@ -88,7 +88,8 @@ fn a_lone_founder_stops_when_a_named_node_belongs_to_another_cluster() {
     cluster.wait_until_whole();
 }
 
-/// As long as no named node belongs to another cluster, the founder serves: the others may be about to join.
+/// As long as no named node belongs to another cluster, the founder serves: the others may be about
+/// to join.
 #[test]
 fn a_lone_founder_serves_while_named_nodes_are_down_and_says_so() {
     let mut cluster = Cluster::plan(yakt(), scratch_dir(), 2);
@@ -106,7 +107,7 @@ fn a_lone_founder_serves_while_named_nodes_are_down_and_says_so() {
     cluster.wait_until_whole();
 }
 
-/// It asked the nodes of the first cluster, and said "3 nodes are ready".
+/// The second `yakt up` asked the nodes of the first cluster, and said "3 nodes are ready".
 #[test]
 fn a_second_up_on_used_ports_fails_and_names_the_address() {
     let (ports, directory) = (Ports::new(), Directory::new(scratch_dir()));

@@ -123,7 +123,8 @@ fn a_node_without_a_leader_is_not_ready() {
 #[test]
 fn a_leader_does_not_flood_its_log_while_a_follower_is_down() {
     const WATCHED: Duration = Duration::from_secs(2);
-    // It says once that the follower is gone; each attempt used to write a line, 27 a second.
+    // The leader says once that the follower is gone; each attempt used to write a line, 27 a
+    // second.
     const LINES_MAX: usize = 10;
     let mut cluster = crate::five();
     let (leader, follower) = (cluster.leader(), cluster.follower().id);

@@ -38,7 +38,8 @@ fn write(cluster: &Cluster, id: u64, prefix: &str) {
 ///
 /// 1. Five nodes write and are stopped.
 /// 2. Nodes 1 to 3 are put back to clean copies from before the writes.
-/// 3. They start, elect a leader in a term that was used before, and write at indices that were used.
+/// 3. They start, elect a leader in a term that was used before, and write at indices that were
+///    used.
 /// 4. Nodes 4 and 5 start. Even an entry of the same term and index may be another one.
 #[test]
 fn a_node_whose_applied_entries_were_replaced_stops_and_says_how_to_recover() {
@@ -71,7 +72,8 @@ fn a_node_whose_applied_entries_were_replaced_stops_and_says_how_to_recover() {
         cluster.wait_until_ready(id);
     }
     write(&cluster, 2, "restored");
-    // Terms of the lost history are over: otherwise node 4 could be elected, and nodes 1 to 3 would stop.
+    // The terms of the lost history are over: otherwise node 4 could be elected, and nodes 1 to 3
+    // would stop.
     for n in 0..TRANSFERS {
         let next = json!({"node": n % 2 + 1});
         Request::post("/cluster/leader", &next).ask(cluster.node(3).http).expect(200);
@@ -96,8 +98,8 @@ fn a_node_whose_applied_entries_were_replaced_stops_and_says_how_to_recover() {
     cluster.wait_until_whole();
 }
 
-/// Puts a follower of three nodes back by `damage`, after the leader was told of more. It stops, and the
-/// cluster takes it back on an empty directory.
+/// Puts the directory of one follower of three back by `damage`, after the follower acknowledged
+/// more to the leader. The follower stops, and the cluster takes it back on an empty directory.
 fn loses_what_it_acknowledged(damage: impl Fn(&Path, &Path)) {
     let mut cluster = Cluster::start(crate::yakt(), crate::scratch_dir(), 3);
     let (leader, follower) = (cluster.leader(), cluster.follower().id);
@@ -152,7 +154,7 @@ fn poll(offset: f64, query: &str) -> Value {
     Request::get(&path).ask(shared.follower()).expect(200)
 }
 
-/// Such a poller was answered with an empty diff for ever, and kept what was gone.
+/// Such a poller was answered with an empty diff for ever, and kept records that were gone.
 #[test]
 fn an_offset_that_this_history_never_issued_gets_the_complete_snapshot() {
     let _held = Shared::new();

@@ -1,8 +1,8 @@
-//! Faults of networks and clocks that need machines of their own: nodes in network namespaces, behind
-//! firewalls, and with a clock that is wrong.
+//! Faults of networks and clocks that need machines of their own. Nodes run in network namespaces,
+//! behind firewalls, and with a clock that is wrong.
 //!
-//! These tests need root, `ip`, `nft` and `faketime`, and are ignored unless asked for. They run in a
-//! namespace of their own, so nothing of the machine changes:
+//! These tests need root, `ip`, `nft` and `faketime`, and are ignored unless asked for. They run in
+//! a namespace of their own, so nothing of the machine changes:
 //!
 //! ```sh
 //! unshare --net --mount --propagation private \
@@ -23,11 +23,12 @@ use crate::{scratch_dir, yakt};
 /// The Raft port of every machine; HTTP is one above.
 const RAFT_PORT: u16 = 5010;
 
-/// Bytes of the largest packet that a black hole lets pass, headers included. Heartbeats are smaller.
+/// Bytes of the largest packet that a black hole lets pass, headers included. Heartbeats are
+/// smaller.
 const BLACK_HOLE_BYTES: u32 = 600;
 
-/// A topic's name whose record does not fit through the black hole. Names have at most 249 characters, so
-/// it takes several writes at the same time; each is retransmitted with the others.
+/// A topic's name. Several records with names of this length, written at the same time, make an append
+/// that does not fit through the black hole.
 fn long_name(number: u32) -> String {
     format!("{number:-<240}")
 }
@@ -38,8 +39,8 @@ fn run(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {errors}");
 }
 
-/// Machines that are joined by a switch: network namespaces `yakt-N` with the address 10.77.T.N, where T is
-/// the network's number.
+/// Machines that are joined by a switch. They are network namespaces `yakt-T-N` with the address
+/// 10.77.T.N, where T is the network's number.
 struct Lan {
     number: u8,
     size: u8,
@@ -49,7 +50,8 @@ impl Lan {
     fn new(number: u8, size: u8) -> Self {
         static MOUNTED: Once = Once::new();
         let lan = Self { number, size };
-        // `ip netns` keeps names below /run/netns: these are of these tests' own mount namespace.
+        // `ip netns` keeps names below /run/netns. This one belongs to the tests' own mount
+        // namespace.
         MOUNTED.call_once(|| run("mount", &["-t", "tmpfs", "tmpfs", "/run"]));
         let switch = format!("switch{number}");
         run("ip", &["link", "add", &switch, "type", "bridge"]);
@@ -83,7 +85,7 @@ impl Lan {
         run("ip", &[&["netns", "exec", &machine, program][..], args].concat());
     }
 
-    /// Drops what machine `id` sends, as far as `matching` says.
+    /// Drops the packets that machine `id` sends and that match `matching`.
     fn drop_sent(&self, id: u8, matching: &str) {
         self.on(id, "nft", &["add", "table", "inet", "faults"]);
         let chain = "{ type filter hook output priority 0; }";
@@ -133,8 +135,8 @@ fn narrow(id: u64) -> u8 {
     u8::try_from(id).expect("a small id")
 }
 
-/// Heartbeats passed, appends did not: no write succeeded for as long as it lasted, although four nodes were
-/// healthy.
+/// Heartbeats passed, and appends did not. No write succeeded for as long as that lasted, although
+/// four nodes were healthy.
 #[test]
 #[ignore = "needs root: see the module"]
 fn a_leader_behind_a_black_hole_for_large_packets_gives_way() {
@@ -147,7 +149,8 @@ fn a_leader_behind_a_black_hole_for_large_packets_gives_way() {
     let http = cluster.node(follower).http;
     let mut number = 0;
     wait_for("a write succeeds", || {
-        // Several at the same time, so that their append is larger than what passes.
+        // Several at the same time, so that their append is larger than the largest packet that
+        // passes.
         let writes: Vec<_> = (0..8)
             .map(|_| {
                 number += 1;
@@ -166,8 +169,8 @@ fn a_leader_behind_a_black_hole_for_large_packets_gives_way() {
     lan.drop_nothing(narrow(leader));
 }
 
-/// The leader reached this follower, and the follower did not reach the leader: it said that it was ready,
-/// and every read and write failed.
+/// The leader reached this follower, and the follower did not reach the leader. The follower said
+/// that it was ready, and every read and write failed.
 #[test]
 #[ignore = "needs root: see the module"]
 fn a_follower_that_does_not_reach_its_leader_is_not_ready() {
@@ -186,8 +189,8 @@ fn a_follower_that_does_not_reach_its_leader_is_not_ready() {
     assert_eq!(cluster.node(follower).status("/get_active_brokers"), 200);
 }
 
-/// One command of a leader whose clock said 2200 clamped cluster time to 2106, for good: offsets did not age,
-/// and idempotency keys did not expire.
+/// One command of a leader whose clock said 2200 clamped cluster time to 2106, for good. Offsets
+/// did not age, and idempotency keys did not expire.
 #[test]
 #[ignore = "needs faketime: see the module"]
 fn a_leader_whose_clock_is_centuries_ahead_does_not_move_cluster_time() {
@@ -220,8 +223,8 @@ fn a_leader_whose_clock_is_centuries_ahead_does_not_move_cluster_time() {
     assert!(offset().as_f64().expect("an offset") < first + 600.0);
 }
 
-/// Makes `command` see a wall clock that says 2200. Not by the wrapper `faketime`, which would get the
-/// signals that are meant for the node.
+/// Makes `command` see a wall clock that says 2200. The wrapper `faketime` is not used: it would
+/// get the signals that are meant for the node.
 fn wrong_clock(command: &mut Command) {
     let libraries = std::fs::read_dir("/usr/lib").expect("a directory of libraries");
     let library = libraries

@@ -66,7 +66,8 @@ fn a_removed_node_is_not_started_again() {
     wait_for("node 3 ends", || {
         up.log().contains("node 3 ended: it was removed from the cluster").then_some(())
     });
-    // A node that dies is started again after the same pause that node 3 would have had, and later.
+    // A node that dies is started again after the same pause that node 3 would have had. Node 2
+    // dies later, so node 3 would be back first.
     let log = std::fs::read_to_string(directory.path().join("data/node-3.log")).expect("a log");
     assert!(log.contains("was removed from the cluster"), "{log}");
     let pid = up
@@ -93,8 +94,8 @@ fn a_node_that_serves_http_everywhere_advertises_its_own_host() {
     assert_eq!(view["nodes"][0]["http"], http.to_string());
 }
 
-/// A node panicked wherever it logged: one with a full standard error died at its first line, one with a
-/// closed pipe ignored SIGTERM and never called a restarted follower.
+/// A node panicked wherever it logged. One with a full standard error died at its first line. One
+/// with a closed pipe ignored SIGTERM and never called a restarted follower.
 #[test]
 fn a_node_whose_log_cannot_be_written_works_and_stops_as_any_other() {
     let mut cluster = Cluster::plan(yakt(), scratch_dir(), 3);

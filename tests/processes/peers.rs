@@ -1,4 +1,4 @@
-//! What a node says about the peers that it does not reach, and how it finds them by name.
+//! The reports of a node about the peers that it does not reach, and its lookups of peers by name.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ fn status(node: &Node) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// One dead follower cost 27 lines a second, 625 MiB a day, and nothing said which peer was gone, since
+/// One dead follower cost 27 lines a second, 625 MiB a day. Nothing said which peer was gone, since
 /// when, and why.
 #[test]
 fn a_dead_follower_costs_one_line_and_is_shown_until_it_is_back() {
@@ -48,7 +48,7 @@ fn a_dead_follower_costs_one_line_and_is_shown_until_it_is_back() {
     wait_for("the leader misses it", || (!is_reachable(cluster.node(leader), dead)).then_some(()));
 
     let node = cluster.node(leader);
-    // Enough attempts for hundreds of lines, and less than the minute after which a second one is due.
+    // Each attempt had a line. It takes less than the minute after which a second line is due.
     wait_for("many calls have failed", || {
         let failures = member(node, dead)["unreachable"]["failures"].as_u64();
         failures.filter(|failures| *failures >= 20)
@@ -83,7 +83,7 @@ fn a_dead_follower_costs_one_line_and_is_shown_until_it_is_back() {
     assert!(!status(cluster.node(leader)).contains("unreachable"));
 }
 
-/// A follower calls others only in elections: it would have held a peer for unreachable for ever.
+/// A follower calls others only in elections. It would have considered a peer unreachable for ever.
 #[test]
 fn a_follower_learns_that_a_peer_is_back() {
     let mut cluster = crate::five();

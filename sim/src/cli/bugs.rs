@@ -8,8 +8,8 @@
 //! The first row has no bug and must have no failure: what a sweep says of a bug counts for nothing while it
 //! says the same without one. A bug that survives is a hole in the checkers or in the workload, or not a bug.
 //!
-//! With `--together N`, groups of bugs are planted at the same time first ([`together`]): most late bugs are found in a
-//! fraction of the time, though not after exactly how many seeds.
+//! With `--together N`, groups of bugs are planted at the same time first ([`together`]). Most late
+//! bugs are then found in a fraction of the time, but not after an exact number of seeds.
 //!
 //! Left out: which seeds find what when others ran before. Every trial sweeps on its own, so the number of
 //! seeds until a bug is caught is exact, and the same on every machine.
@@ -63,7 +63,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 3,
           value_parser = clap::value_parser!(u64).range(1..1_000))]
     bases: u64,
-    /// Plant so many bugs at the same time first, and try each alone on the seeds that failed then; from one base
+    /// Plant this many bugs at the same time first, then try each alone on the seeds that failed;
+    /// from one base
     #[arg(long, value_name = "COUNT", default_value_t = 1, conflicts_with = "bases",
           value_parser = clap::value_parser!(u64).range(1..20))]
     together: u64,
@@ -212,12 +213,13 @@ impl Search<'_> {
         Ok(Finding::new(bug, trials, usize::try_from(self.bases())?, error))
     }
 
-    /// From how many bases seeds are tried.
+    /// The number of bases from which seeds are tried.
     fn bases(&self) -> u64 {
         if self.args.together > 1 { 1 } else { self.args.bases }
     }
 
-    /// Tries `group` in one tree, then each of it alone on the seeds that failed, and as ever if none of them fails alone.
+    /// Tries `group` in one tree, then each bug of it alone on the seeds that failed. A bug that
+    /// fails on none of them alone is searched for as usual.
     fn search_together(&mut self, group: Vec<Bug>) -> Result<Vec<Finding>, Failure> {
         let failed = if self.is_late() { BTreeSet::new() } else { self.seeds_of(&group)? };
         let mut findings = Vec::new();

@@ -20,7 +20,7 @@ pub(super) struct Summary<'a> {
     pub(super) jobs: usize,
     /// Sites that were due and never fired, if anyone asked.
     pub(super) missing: Vec<Site>,
-    /// Points of the HTTP contract that were due and never reached, if anyone asked.
+    /// Points of the HTTP contract that were due and never reached. Empty without `--coverage`.
     pub(super) unasked: Vec<String>,
     /// Files that were written.
     pub(super) reports: Vec<PathBuf>,

@@ -70,7 +70,7 @@ pub struct Request {
     pub raw: Option<Raw>,
     /// How it must be refused, if it breaks the contract on purpose.
     pub refusal: Option<Refusal>,
-    /// The `Accept-Encoding`, if any. The answer is decoded before anyone looks at it.
+    /// The `Accept-Encoding`, if any. Callers receive the decoded answer.
     pub accept_encoding: Option<&'static str>,
 }
 
@@ -248,7 +248,8 @@ async fn exchange(
     let bytes = response.into_body().collect().await.ok()?.to_bytes();
     let body = match decode(&bytes, encoding.as_deref(), request.accept_encoding) {
         Ok(bytes) => parse(&bytes),
-        // No JSON: whoever looks for an answer in it finds none, and says so with these words.
+        // No JSON: a checker that looks for an answer in it finds none, and its report shows these
+        // words.
         Err(why) => Value::String(format!("the body cannot be decoded: {why}")),
     };
     Some((Answer { status, body }, encoding))

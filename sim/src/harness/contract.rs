@@ -1,11 +1,14 @@
-//! How much of the HTTP contract a sweep has asked for and seen, held against `src/http/openapi.json`.
+//! How much of the HTTP contract a sweep has asked for and seen, compared with
+//! `src/http/openapi.json`.
 //!
-//! The document is read into *points*. A point is an operation, a form that one of its fields or parameters can take (an
-//! integer, a UUID, `null`, a value of an enumeration), an answer of an operation, or an error code. A run counts the
-//! points that its clients' requests and answers show. A sweep with `--coverage` fails if it misses one.
+//! The document is read into *points*. A point is one of four things: an operation; a form that a
+//! field or parameter of an operation can take (an integer, a UUID, `null`, a value of an
+//! enumeration); an answer of an operation; an error code. A run counts the points that its
+//! clients' requests and answers show. A sweep with `--coverage` fails if it misses one.
 //!
-//! Errors that depend on an operation's own rules (404 and 409, and 400 with a code of the metadata) are counted for each
-//! operation. All other errors come from code that all operations share, and are counted once.
+//! Errors that depend on an operation's own rules are counted for each operation: 404 and 409, and
+//! 400 with a code of the metadata. All other errors come from code that all operations share, and
+//! are counted once.
 //!
 //! [`EXCEPTIONS`] lists the points that no run reaches, each with the reason.
 
@@ -26,7 +29,7 @@ pub const SEEDS: u64 = 400;
 const INVALID: [&str; 4] =
     ["invalid_replicas", "invalid_isr", "invalid_leader", "invalid_reassignment"];
 
-/// Points that no run reaches, by how their names end, and why.
+/// Points that no run reaches: the end of their names, and the reason.
 pub const EXCEPTIONS: [(&str, &str); 9] = [
     ("incomplete_body", "a simulated client that breaks off a body gets no answer any more"),
     ("request_timeout", "simulated clients send a body whole, and a cut link delays the head too"),
@@ -45,7 +48,7 @@ pub const EXCEPTIONS: [(&str, &str); 9] = [
 /// The points of the document.
 static POINTS: LazyLock<Contract> = LazyLock::new(Contract::read);
 
-/// What a field or a parameter can be.
+/// The forms that a field or a parameter can take.
 type Forms = BTreeSet<String>;
 
 #[derive(Debug, Default)]
@@ -56,7 +59,7 @@ struct Operation {
     fields: BTreeMap<String, Forms>,
     /// By name: those in the query.
     query: BTreeMap<String, Forms>,
-    /// What the path's parameter can be, if there is one.
+    /// The forms of the path's parameter, if there is one.
     path: Option<Forms>,
     takes_key: bool,
     takes_record: bool,
@@ -107,7 +110,7 @@ fn forms(document: &Value, schema: &Value) -> Forms {
     found
 }
 
-/// Which of `allowed` the `value` is.
+/// The forms of `allowed` that `value` takes.
 fn forms_of(value: &Value, allowed: &Forms) -> Forms {
     let one = |form: &str| Forms::from([form.to_owned()]);
     match value {
@@ -201,14 +204,14 @@ impl Contract {
     }
 }
 
-/// The point of an error that belongs to an operation, if it does.
+/// The point of an error that is counted for each operation; `None` for any other error.
 fn error_point(operation: &str, status: &str, code: &str) -> Option<String> {
     let is_own = matches!(status, "404" | "409") || INVALID.contains(&code);
     is_own.then(|| format!("{operation} answers {status} {code}"))
 }
 
 impl Operation {
-    /// What a request of it can be.
+    /// The points that a request of this operation can show.
     fn points(&self) -> Vec<String> {
         let name = &self.name;
         let mut points = vec![format!("{name} is asked")];
@@ -230,7 +233,7 @@ impl Operation {
         points
     }
 
-    /// What this request of it is.
+    /// The points that this request of the operation shows.
     fn points_of(&self, exchange: &Exchange, parameter: Option<&str>) -> BTreeSet<String> {
         let name = &self.name;
         let request = &exchange.request;
@@ -294,7 +297,7 @@ pub fn reached(exchanges: &[Exchange]) -> BTreeSet<String> {
     reached
 }
 
-/// The points that `is_reached` says no of, without the [`EXCEPTIONS`].
+/// The points for which `is_reached` returns false, without the [`EXCEPTIONS`].
 pub fn missing(is_reached: impl Fn(&str) -> bool) -> Vec<String> {
     let is_due = |point: &&String| !EXCEPTIONS.iter().any(|(end, _)| point.ends_with(end));
     POINTS.points.iter().filter(is_due).filter(|point| !is_reached(point)).cloned().collect()

@@ -68,7 +68,8 @@ sites! {
     NamelessElection = "a leader was elected while names did not resolve", within 500;
     /// Reached: a leader's large packets vanish. Fires: another leads, and a write succeeds.
     BlackHole = "a leader whose large packets vanished gave way", within 500;
-    /// Reached: a node's connections to its leader are refused. Fires: it follows that leader all the same.
+    /// Reached: a node's connections to its leader are refused. Fires: it follows that leader all
+    /// the same.
     RefusedOneWay = "a follower did not reach its leader, and was reached by it", within 120;
     /// Fires: a follower removes uncommitted entries.
     Truncation = "a follower truncated its log", within 120;
@@ -88,7 +89,8 @@ sites! {
     BitRotRefused = "a node refused to start on rotten data", within 60;
     /// Fires: a node runs out of disk space.
     DiskFull = "a disk was full", within 60;
-    /// Reached: a node has no file descriptor left for a while. Fires: it was refused a file, and runs at the end.
+    /// Reached: a node has no free file descriptor for a while. Fires: it was refused a file, and
+    /// runs at the end.
     DescriptorsUsedUp = "a node that could not open a file went on", within 120;
     /// Fires: a connection is reset with data under way.
     ResetMidFrame = "a connection was reset with data under way", within 120;
@@ -116,21 +118,26 @@ sites! {
     Restored = "directories returned to an earlier moment", within 120;
     /// Fires: the last record of a node's log was damaged.
     TailDamaged = "the last record of a log was damaged", within 120;
-    /// Reached: a node stops by itself. Fires: it lost what it had acknowledged, or found another history.
+    /// Fires: a node stops by itself because it lost entries that it had acknowledged, or found another
+    /// history.
     BreachStop = "a node stopped on a directory that forgot something", within 500;
-    /// Reached: a client sends a key that is more than ten minutes old. Fires: it is taken for a new one.
+    /// Reached: a client sends a key that is more than ten minutes old. Fires: it is taken for a
+    /// new one.
     KeyRevived = "a forgotten key was used for another request", within 500;
     /// Fires: an answer was compressed, and read.
     Compressed = "a compressed answer was read", within 10;
-    /// Fires: the operations of a run made a state of at least a megabyte, with production's sizes of chunks and files.
+    /// Reached: a client creates topics in bulk. Fires: their names make 900,000 bytes, with production's chunk
+    /// and file sizes.
     LargeState = "a state of a megabyte was built", within 300;
     /// Fires: a follower of a healthy cluster was away, and came back.
     FollowerBack = "a follower came back to a healthy cluster", within 60;
     /// Fires: the nodes that were left without a majority were asked.
     Darkness = "a minority was asked while the majority had no power", within 60;
-    /// Reached: a node has just taken a snapshot. Fires: the power fails in a write of its purge, or just behind it.
+    /// Reached: a node has just taken a snapshot. Fires: the power fails in a write of its purge,
+    /// or just behind it.
     PowerLossInPurge = "the power failed while a log was purged", within 120;
-    /// Reached: a leader dies when a removal is made, and the removed node asks to join. Fires: another is elected then.
+    /// Reached: a leader dies when a removal is made, and the removed node asks to join. Fires:
+    /// another is elected then.
     JoinAtElection = "a node asked to join while a leader was elected", within 240;
     /// Reached: a leader dies. Fires: readers come in the first moment of the next one.
     ReadersAtElection = "readers came in the first moment of a leader", within 120;
@@ -153,7 +160,7 @@ struct Counts {
     points: BTreeMap<String, u64>,
 }
 
-/// What the names of points begin with among those of sites.
+/// The prefix of the names of points among the names of sites.
 const POINT: &str = "contract: ";
 
 impl From<Coverage> for BTreeMap<String, Count> {
@@ -216,7 +223,8 @@ impl Coverage {
         }
     }
 
-    /// The points of the HTTP contract that should have been reached within `seeds` seeds and were not.
+    /// The points of the HTTP contract that should have been reached within `seeds` seeds and were
+    /// not.
     #[must_use]
     pub fn missing_of_contract(&self, seeds: u64) -> Vec<String> {
         if seeds < contract::SEEDS {
@@ -278,7 +286,7 @@ mod tests {
         let said = serde_json::to_string(&other).unwrap();
         one.merge(&serde_json::from_str(&said).unwrap());
         assert_eq!(reached(&one), before + 2);
-        // Few seeds owe nothing.
+        // A sweep of few seeds owes no point.
         assert_eq!(Coverage::default().missing_of_contract(1), Vec::<String>::new());
     }
 }

@@ -1,10 +1,11 @@
 //! The log lines of simulated nodes: a checker bounds them, and a run's page shows them.
 //!
-//! A `tracing` subscriber for the thread that a simulation runs on. It takes the lines that the program
-//! would write by its default filter, each for the process that runs at that moment.
+//! A `tracing` subscriber for the thread that a simulation runs on. It takes the lines that the
+//! program would write by its default filter, and assigns each to the process that runs at that
+//! moment.
 //!
-//! A log sink that fails is not simulated: the sink belongs to the program, not to the library, and a
-//! node only ever hands events to `tracing`. `tests/processes` closes and fills the real one.
+//! A log sink that fails is not simulated. The sink belongs to the program, not to the library, and
+//! a node only hands events to `tracing`. `tests/processes` closes and fills the real sink.
 
 use std::fmt::{self, Write};
 

@@ -7,8 +7,9 @@
 //! Invariants:
 //!
 //! - segments of one direction arrive in the order they were sent;
-//! - a direction whose link carries packets holds no [`Arrival::Held`] segment, one whose link does not
-//!   holds only those. A link that drops large writes holds the first of them and all that follow;
+//! - a direction whose link carries packets holds no [`Arrival::Held`] segment; a direction whose
+//!   link does not holds only those. A link that drops large writes holds the first of them and all
+//!   that follow;
 //! - an end that is not open receives nothing and sends nothing.
 
 use std::collections::VecDeque;
@@ -152,8 +153,8 @@ impl End {
         }
     }
 
-    /// The link carries packets again, of up to `size_max` bytes: what was held arrives at `at`, up to the
-    /// first segment that is larger.
+    /// The link carries packets again, of up to `size_max` bytes. The held segments arrive at `at`,
+    /// up to the first segment that is larger.
     pub(super) fn release(&mut self, at: Instant, size_max: Option<usize>) {
         for segment in &mut self.flight {
             let bytes = segment.payload.bytes();

@@ -71,8 +71,9 @@ impl Network {
         });
     }
 
-    /// Writes of more than `bytes` bytes from `from` to `to` vanish, and what follows them on their
-    /// connections waits: a path whose MTU is too small, and whose routers say nothing.
+    /// Writes of more than `bytes` bytes from `from` to `to` vanish, and the data behind them on
+    /// their connections waits. This is a path whose MTU is too small, and whose routers say
+    /// nothing.
     pub fn drop_larger(&self, from: &str, to: &str, bytes: usize) {
         self.with(|state, now| {
             state.retopology(now, |topology| {
@@ -92,8 +93,8 @@ impl Network {
         });
     }
 
-    /// `to` refuses the connections that `from` opens from now on, as a firewall does. Connections that
-    /// exist stay as they are. Refusals of one link add up.
+    /// `to` refuses the connections that `from` opens from now on, as a firewall does. Connections
+    /// that exist stay as they are. Refusals of one link add up.
     pub fn refuse(&self, from: &str, to: &str) {
         self.with(|state, _| {
             state.topology.refuse(from, to);
@@ -160,7 +161,8 @@ impl Network {
         });
     }
 
-    /// Whether every link between `hosts` carries packets, and none has a latency of its own.
+    /// Whether every link between `hosts` carries packets of any size and every new connection, and none has
+    /// a latency of its own.
     #[must_use]
     pub fn is_whole_between(&self, hosts: &[&str]) -> bool {
         self.with(|state, _| {
@@ -182,7 +184,8 @@ impl Network {
         self.with(|state, _| state.connects.get(host).copied().unwrap_or_default())
     }
 
-    /// Undoes every block, partition, isolation, refusal, limit on sizes, and outage of names. Latencies stay.
+    /// Undoes every block, partition, isolation, refusal, limit on sizes, and outage of names.
+    /// Latencies stay.
     pub fn heal(&self) {
         self.with(|state, now| {
             state.retopology(now, |topology| {
@@ -235,8 +238,9 @@ impl Network {
         });
     }
 
-    /// Takes the file descriptors of `host`: until [`Self::replenish`] it opens no connection and accepts none. The
-    /// kernel completes handshakes with it as before; connections that are open already work.
+    /// Takes the file descriptors of `host`: until [`Self::replenish`] it opens no connection and
+    /// accepts none. The kernel completes handshakes with it as before; connections that are open
+    /// already work.
     pub fn exhaust(&self, host: &str) {
         self.with(|state, _| {
             state.topology.exhausted.insert(host.into());

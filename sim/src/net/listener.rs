@@ -113,8 +113,8 @@ impl Interface {
         Ok(SimListener { interface: self.clone(), name: name.to_owned(), port, id })
     }
 
-    /// Resolves `addr`: to itself, since hosts are reached by their names. Without a name service it
-    /// fails or hangs until there is one again, as [`Network::fail_names`] said.
+    /// Resolves `addr` to itself, since hosts are reached by their names. Without a name service it
+    /// fails, or hangs until there is one again, as [`Network::fail_names`] said.
     ///
     /// # Errors
     ///
@@ -140,8 +140,9 @@ impl Interface {
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused` by a running host where nobody listens, `NotFound` for a host nobody ever
-    /// started, `InvalidInput` for what is no address, `EMFILE` when this host has no descriptor left.
+    /// `ConnectionRefused` by a running host where nothing listens, or which refuses this one, `NotFound` for a host that was
+    /// never started, `InvalidInput` for a string that is no address, `EMFILE` when this host has
+    /// no descriptor left.
     pub async fn connect(&self, addr: &str) -> io::Result<SimStream> {
         let (name, port) = parse(addr)?;
         if self.is_exhausted() {
@@ -289,7 +290,7 @@ impl Listener for SimListener {
                 let Some(backlog) = backlog.filter(|backlog| backlog.id == self.id) else {
                     return Poll::Pending;
                 };
-                // A connection that cannot be accepted stays where it is, as on Linux.
+                // A connection that cannot be accepted stays in the backlog, as on Linux.
                 let is_exhausted = state.topology.exhausted.contains(&self.interface.host);
                 if is_exhausted && !backlog.conns.is_empty() {
                     return Poll::Ready(Err(too_many_open_files()));

@@ -34,10 +34,11 @@ pub(super) struct Topology {
     pub(super) isolated: BTreeSet<HostName>,
     /// Addresses (name, port) that lead to another host than the one of that name, as after a change in the name service.
     pub(super) redirects: BTreeMap<(HostName, u16), HostName>,
-    /// Directed links that drop every write of more bytes, as a black hole for large packets does.
+    /// Directed links that drop every write of more than this many bytes, as a black hole for large
+    /// packets does.
     pub(super) size_max: BTreeMap<(HostName, HostName), usize>,
-    /// Directed links on which new connections are refused, as by a firewall, and how many refusals there
-    /// are on each. Connections that exist stay.
+    /// Directed links on which new connections are refused, as by a firewall, with the number of
+    /// refusals on each. Connections that exist stay.
     pub(super) refused: BTreeMap<(HostName, HostName), u64>,
     /// Links whose latency was set; the others have the default.
     pub(super) latency: BTreeMap<(HostName, HostName), Range<Duration>>,
@@ -57,7 +58,7 @@ impl Topology {
                 || self.blocked.contains_key(&(from.clone(), to.clone())))
     }
 
-    /// The most bytes of one write that pass from `from` to `to`; `None` for any size.
+    /// The size in bytes of the largest write that passes from `from` to `to`; `None` for any size.
     pub(super) fn size_max(&self, from: &HostName, to: &HostName) -> Option<usize> {
         self.size_max.get(&(from.clone(), to.clone())).copied()
     }

@@ -67,8 +67,12 @@ impl Pages {
         Self::new(kind, offset, position, vec![("records", lists(image.lists()))])
     }
 
-    /// `{"snapshot":"diff","offset":OFFSET,"history":HISTORY,"deleted":{NAME:[BROKER…]},"upserted":{NAME:[RECORD…]…}}`, without empty
-    /// lists. What is deleted comes first, as it is to be applied first.
+    /// ```text
+    /// {"snapshot":"diff","offset":OFFSET,"history":HISTORY,
+    ///  "deleted":{NAME:[BROKER…]},"upserted":{NAME:[RECORD…]…}}
+    /// ```
+    ///
+    /// Empty lists are left out. `deleted` comes first, as it is to be applied first.
     pub(super) fn of_diff(
         offset: Timestamp,
         position: Option<Position>,

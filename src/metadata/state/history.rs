@@ -1,21 +1,23 @@
-//! Which history a state belongs to: one epoch per leadership, as etcd's and Kafka's leader epochs.
+//! The history that a state belongs to: one epoch per leadership, as etcd's and Kafka's leader
+//! epochs.
 //!
-//! Raft names an entry by term and index. After an operator has restored a majority of the nodes from a
-//! backup, a new leader may use the same terms and indices again for other commands, so these names no
-//! longer tell two histories apart. Cluster time does: each command has its own stamp, and a leader
-//! that writes later stamps later. Each epoch therefore gets an id that is a hash of the id before it,
-//! of its term and of its first stamp.
+//! Raft names an entry by term and index. After an operator has restored a majority of the nodes
+//! from a backup, a new leader may use the same terms and indices again for other commands. These
+//! names then no longer tell two histories apart. Cluster time does: each command has its own
+//! stamp, and a leader that writes later stamps later. Each epoch therefore gets an id that is a
+//! hash of the id before it, of its term and of its first stamp.
 //!
-//! Two questions are answered here:
+//! This module answers two questions:
 //!
-//! - Did this history issue an offset? Every offset is the stamp of a command, so an offset before the
-//!   first epoch, between the end of one epoch and the start of the next, or after the last stamp
-//!   was never issued. An offset of another history that falls into an epoch is detected by the id.
-//! - Is another state a prefix of this one? Within one epoch one leader appended one sequence of
-//!   commands, so a state that ends inside an epoch of this history is a prefix of it.
+//! - Did this history issue an offset? Every offset is the stamp of a command. So an offset before
+//!   the first epoch, between the end of one epoch and the start of the next, or after the last
+//!   stamp was never issued. An offset of another history that falls into an epoch is detected by
+//!   the id.
+//! - Is another state a prefix of this one? Within one epoch, one leader appended one sequence of
+//!   commands. So a state that ends inside an epoch of this history is a prefix of it.
 //!
 //! Limit: only the last [`EPOCHS_MAX`] epochs are kept. Older offsets count as never issued, which
-//! costs their poller one complete snapshot; older states cannot be judged and pass.
+//! costs their poller one complete snapshot. Older states cannot be judged and pass.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,7 +30,7 @@ use super::State;
 use crate::metadata::Timestamp;
 
 /// Former epochs that a state remembers: 32 KiB of a snapshot. A cluster that elects a leader every
-/// minute has them for 17 hours, much longer than the ten minutes for which a diff is possible.
+/// minute keeps them for 17 hours, much longer than the ten minutes for which a diff is possible.
 pub(super) const EPOCHS_MAX: usize = 1_024;
 
 /// The id of one leadership's part of a history. Shown as 16 hexadecimal digits.
@@ -65,7 +67,7 @@ impl FromStr for HistoryId {
     }
 }
 
-/// How far a state has come, and in which history. Compared between nodes.
+/// How far a state has come, and in which history. Nodes compare their positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// The epoch of the last command.
@@ -89,7 +91,7 @@ struct Former {
     last: Timestamp,
 }
 
-/// The epoch of the last command. Its last stamp is the state's.
+/// The epoch of the last command. Its last stamp is the state's last stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Current {
     id: HistoryId,
@@ -101,14 +103,14 @@ struct Current {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub(super) struct History {
-    /// The term of the last entry, which may not have had a command yet.
+    /// The term of the last entry. It may have no command yet.
     term: u64,
     current: Option<Current>,
     /// Oldest first.
     former: Vector<Former>,
 }
 
-/// As it is written.
+/// The form in which a [`History`] is written.
 #[derive(Serialize, Deserialize)]
 struct Written {
     term: u64,
@@ -161,7 +163,7 @@ impl History {
         former.next().filter(|epoch| at <= epoch.last).map(|epoch| epoch.id)
     }
 
-    /// Whether epochs before the first that is remembered were forgotten.
+    /// Whether epochs before the first remembered one may have been forgotten.
     fn is_shortened(&self) -> bool {
         self.former.len() == EPOCHS_MAX
     }
@@ -199,15 +201,16 @@ impl State {
         Some(Position { history, stamp: self.last_stamp })
     }
 
-    /// Whether `offset` may have been handed out by this history, and, if the poller names one, by the
-    /// leadership `history`. An offset for which this is false gets the complete snapshot.
+    /// Whether this history may have issued `offset`. If the poller names a leadership `history`,
+    /// that leadership must have issued it. A poller for whose offset this is false gets the
+    /// complete snapshot.
     pub fn has_issued(&self, offset: Timestamp, history: Option<HistoryId>) -> bool {
         let epoch = self.history.epoch_at(offset, self.last_stamp);
         epoch.is_some() && history.is_none_or(|history| epoch == Some(history))
     }
 
-    /// Whether a state at `earlier` is a prefix of this one. True when the epoch is too old to be
-    /// remembered.
+    /// Whether a state at `earlier` is a prefix of this one. Also true when the epoch is too old to
+    /// be remembered.
     pub fn continues(&self, earlier: Position) -> bool {
         let History { former, .. } = &self.history;
         let is_forgotten = self.history.is_shortened()

@@ -43,7 +43,8 @@ impl State {
         self.check_places()
     }
 
-    /// Everything but the records of partitions and the index: what decoding a snapshot checks.
+    /// Checks everything but the records of partitions and the index. Decoding a snapshot does
+    /// this.
     pub(super) fn check_all_but_partitions(&self) -> Check {
         ensure!(
             self.last_stamp.micros() <= STAMP_MAX_MICROS,
@@ -214,8 +215,8 @@ impl State {
         Ok(())
     }
 
-    /// A partition whose ISR became empty awaits a broker, or it never gets a leader again. One that was
-    /// created with an empty ISR holds nothing, and may await none.
+    /// A partition whose ISR became empty awaits a broker; otherwise it never gets a leader again.
+    /// A partition that was created with an empty ISR holds nothing, and may await no broker.
     fn check_leaderless(&self) -> Check {
         let awaiting: BTreeSet<_> = self.awaited.iter().map(|(_, key)| key).collect();
         for (slot, row) in self.partitions.rows() {

@@ -93,7 +93,7 @@ type PartitionKey = (Uuid, PartitionId);
 #[derive(Clone, Debug, Default)]
 pub struct State {
     last_stamp: Timestamp,
-    /// Which leaderships this state comes from: see [`history`].
+    /// The leaderships that this state comes from: see [`history`].
     history: History,
     /// The latest incarnation of each id, live or closed.
     brokers: Brokers,

@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(state.broker(&id(1).into()).unwrap().fields.epoch.get(), 2);
     }
 
-    /// Nothing would ever give such a partition a leader again. (Found by a property test of damaged
+    /// Such a partition would never get a leader again. (Found by a property test of damaged
     /// snapshots, once the invariant was checked at all.)
     #[test]
     fn a_snapshot_in_which_a_lost_partition_awaits_no_broker_is_refused() {

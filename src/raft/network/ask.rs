@@ -1,4 +1,4 @@
-//! One question on a connection of its own, for a node that knows nothing of its peer but an address.
+//! One question on a connection of its own, for a node that knows only the address of its peer.
 
 use std::io;
 
@@ -12,13 +12,13 @@ use crate::raft::config::FRAME_BYTES_MAX;
 
 /// Sends `request` to `addr`, a `HOST:PORT`, as a node without a cluster, and returns the answer.
 ///
-/// A [`Channel`](super::Channel) reports a broken connection without its reason. Here the reason is
-/// what an operator needs: the address may be wrong.
+/// A [`Channel`](super::Channel) reports a broken connection without its reason. Here an operator
+/// needs the reason: the address may be wrong.
 ///
 /// # Errors
 ///
-/// The lookup's, the connection's, or [`io::ErrorKind::InvalidData`] when the peer does not speak this
-/// protocol. The caller bounds the time.
+/// The error of the lookup or of the connection, or [`io::ErrorKind::InvalidData`] when the peer
+/// does not speak this protocol. The caller bounds the time.
 pub async fn ask<E: Env>(
     names: &Names<E>,
     addr: &str,

@@ -1,15 +1,16 @@
-//! Who may hold a connection to the Raft port.
+//! Decides which callers may hold a connection to the Raft port.
 //!
-//! A caller is a *stranger* until it has said a hello that names this cluster and this node; then it is a *member*.
-//! A quarter of the connections are for strangers. One stranger too many ends the connection of the oldest one: a
-//! member says its hello immediately, so connections that say nothing cannot keep it out.
+//! A caller is a *stranger* until it has said a hello that names this cluster and this node; then
+//! it is a *member*. A quarter of the connections are for strangers. One stranger too many ends the
+//! connection of the oldest stranger. A member says its hello immediately, so connections that say
+//! nothing cannot keep it out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// Of so many connections, one is for a stranger.
+/// One in this many connections is for a stranger.
 const STRANGERS_PART: usize = 4;
 
 /// The connections of one node. Clones share them.
@@ -74,13 +75,14 @@ impl Entrance {
     }
 
     fn lock(&self) -> MutexGuard<'_, Guests> {
-        // No step that holds it can panic half-way.
+        // No step that holds the lock can panic half-way.
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Guest {
-    /// Makes the stranger a member. `false` when there are too many members already: it stays a stranger.
+    /// Makes the stranger a member. `false` when there are too many members already: it stays a
+    /// stranger.
     pub(super) fn promote(&mut self) -> bool {
         let mut guests = self.entrance.lock();
         if guests.members >= self.entrance.members_max {
@@ -124,7 +126,8 @@ mod tests {
         let entrance = Entrance::new(8);
         let mut members: Vec<_> = (0..6).map(|_| entrance.admit()).collect();
         let promoted = members.iter_mut().map(|member| member.guest.promote());
-        // Two strangers fit, so the first four were evicted; a promotion that was on its way still counts.
+        // Two strangers fit, so the first four were evicted. A promotion that was on its way still
+        // counts.
         assert_eq!(promoted.filter(|promoted| *promoted).count(), 6);
         let strangers: Vec<_> = (0..100).map(|_| entrance.admit()).collect();
         assert_eq!(entrance.lock().members, 6);

@@ -15,7 +15,7 @@ const LENGTH_BYTES: usize = 4;
 /// Most frames fit into so many bytes: an append of one entry, an answer.
 const USUAL_BYTES: usize = 512;
 
-/// Bytes that hold the version and the number of a call in any case.
+/// Bytes that always suffice for the version and the number of a call.
 const NUMBER_BYTES_MAX: usize = 16;
 
 /// Encodes `message` as a frame.
@@ -36,7 +36,8 @@ pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Reads the next message, of `bytes_max` bytes at most; `None` when the peer closed between two frames.
+/// Reads the next message, of `bytes_max` bytes at most; `None` when the peer closed between two
+/// frames.
 ///
 /// # Errors
 ///
@@ -78,7 +79,7 @@ pub(super) async fn body(
     stream: &mut (impl AsyncRead + Unpin),
     length: usize,
 ) -> io::Result<Vec<u8>> {
-    // It grows as bytes arrive: a length alone must not make us allocate it.
+    // The body grows as bytes arrive: a length alone must not make this node allocate it.
     let mut body = Vec::with_capacity(USUAL_BYTES);
     stream.take(length as u64).read_to_end(&mut body).await?;
     if body.len() < length {
@@ -87,7 +88,7 @@ pub(super) async fn body(
     Ok(body)
 }
 
-/// Reads over the body of a call, and returns the call's number.
+/// Skips the body of a call, and returns the call's number.
 pub(super) async fn skip(stream: &mut (impl AsyncRead + Unpin), length: usize) -> io::Result<u64> {
     let start = body(stream, length.min(NUMBER_BYTES_MAX)).await?;
     let mut rest = stream.take((length - start.len()) as u64);

@@ -9,9 +9,10 @@
 //! A peer that comes and goes gets at most one warning a minute, and a line about its return only
 //! after a warning.
 //!
-//! The record says what *this* node's own calls came to. A leader calls every member all the time.
-//! A follower calls others seldom, so it asks the peers that it holds for unreachable every few
-//! seconds (`node::peers`), and may not know that a peer is gone that it has no reason to call.
+//! A record holds the outcomes of *this* node's own calls. A leader calls every member all the
+//! time. A follower seldom calls others, so it asks the peers that it takes for unreachable every
+//! few seconds (`node::peers`). It may not know that a peer is gone if it has no reason to call
+//! that peer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,15 +28,15 @@ use crate::raft::types::NodeId;
 /// Shortest time between two warnings about one peer: 1,440 lines a day for a peer that stays away.
 const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Characters of a reason that are kept. A misdirected peer writes its own.
+/// Characters of a reason that are kept. A misdirected peer writes its own reason.
 const REASON_CHARS_MAX: usize = 300;
 
 /// A peer that does not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreachable {
-    /// When the first attempt failed, by the wall clock of the node that says so.
+    /// When the first attempt failed, by the wall clock of the node that reports it.
     pub since: Timestamp,
-    /// Seconds since then, by its monotonic clock.
+    /// Seconds since then, by the monotonic clock of that node.
     pub seconds: u64,
     /// Attempts that failed since then.
     pub failures: u64,
@@ -81,7 +82,7 @@ impl<E: Env> Health<E> {
         peers.get(&peer)?.unreachable()
     }
 
-    /// Forgets the peers that are not among `members`: nobody calls them, so they never answer.
+    /// Forgets the peers that are not among `members`: they are not called, so they never answer.
     pub fn retain(&self, members: &BTreeSet<NodeId>) {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|peer, _| members.contains(peer));
@@ -102,7 +103,7 @@ impl<E: Env> Clone for PeerHealth<E> {
 }
 
 struct Shared<E: Env> {
-    /// Whether `record` has an outage: every answer looks at this, and few need the lock.
+    /// Whether `record` has an outage. Every answer reads this flag, and few need the lock.
     is_unreachable: AtomicBool,
     record: Mutex<Record<rt::Instant<E>>>,
 }
@@ -169,7 +170,7 @@ impl<E: Env> PeerHealth<E> {
     }
 }
 
-/// What is known of a peer, and which lines about it were written.
+/// The outage of a peer, if there is one, and the warnings about the peer that were written.
 struct Record<I> {
     outage: Option<Outage<I>>,
     /// When the last warning was written, about this outage or an earlier one.
@@ -178,7 +179,7 @@ struct Record<I> {
 
 struct Outage<I> {
     begun: I,
-    /// The wall clock then.
+    /// The wall clock when the outage began.
     since: Duration,
     failures: u64,
     reason: String,

@@ -1,16 +1,18 @@
 //! Reads frames as far as memory allows.
 //!
-//! | who sends | longest frame | held at the same time, with 128 connections |
+//! | sender | longest frame | held at the same time, with 128 connections |
 //! |---|---|---|
 //! | a caller before its hello | [`HELLO_BYTES_MAX`], 1 KiB | 32 KiB |
 //! | a stranger | [`STRANGER_BYTES_MAX`], 8 KiB | 256 KiB |
 //! | a member, frames over [`UNCOUNTED_BYTES_MAX`] | [`FRAME_BYTES_MAX`], 2 MiB | [`INBOX_BYTES_MAX`], 64 MiB |
 //! | a member, shorter frames | 512 bytes | 57 MiB: 96 connections × 1,216 calls × 512 bytes |
 //!
-//! So all frames that a node has received, and has not answered yet, have at most 122 MiB, and 2 MiB for the buffers of
-//! its connections. A snapshot in transfer is extra: see [`receiving`](super::receiving).
+//! So all frames that a node has received and not answered yet take at most 122 MiB, and the
+//! buffers of its connections take 2 MiB. A snapshot in transfer is extra: see
+//! [`receiving`](super::receiving).
 //!
-//! A frame must arrive within [`FRAME_DEADLINE`] of its first byte. The wait for memory does not count.
+//! A frame must arrive within [`FRAME_DEADLINE`] of its first byte. The wait for memory does not
+//! count.
 
 use std::io;
 use std::sync::Arc;
@@ -32,18 +34,19 @@ const FRAME_DEADLINE: Duration = Duration::from_secs(10);
 
 const _: () = assert!(FRAME_DEADLINE.as_millis() > 2 * SNAPSHOT_CHUNK_DEADLINE.as_millis());
 
-/// Bytes of a hello at most. It has about 60.
+/// Bytes of a hello at most. A hello has about 60.
 pub const HELLO_BYTES_MAX: usize = 1 << 10;
 
-/// Bytes of a stranger's frame at most. Strangers join, which takes an id and two addresses.
+/// Bytes of a stranger's frame at most. A stranger asks to join, which takes an id and two
+/// addresses.
 const STRANGER_BYTES_MAX: usize = 8 << 10;
 
-/// Frames up to this many bytes need no room in the inbox: votes, heartbeats and read indices must not wait behind bulk
-/// data.
+/// Frames up to this many bytes need no room in the inbox: votes, heartbeats and read indices must
+/// not wait behind bulk data.
 const UNCOUNTED_BYTES_MAX: usize = 512;
 
-/// Bytes of longer frames that a node holds at the same time: the leader's pipeline of [`PIPELINE_DEPTH_MAX`] appends
-/// of half their largest size.
+/// Bytes of longer frames that a node holds at the same time: the leader's pipeline of
+/// [`PIPELINE_DEPTH_MAX`] appends of half their largest size.
 ///
 /// [`PIPELINE_DEPTH_MAX`]: crate::raft::config::PIPELINE_DEPTH_MAX
 const INBOX_BYTES_MAX: usize = 32 * FRAME_BYTES_MAX;
@@ -66,11 +69,11 @@ impl Default for Room {
 /// The place of one frame, held until its request is answered. `None` for a short frame.
 pub(super) type Place = Option<OwnedSemaphorePermit>;
 
-/// What came in.
+/// A request that came in.
 pub(super) enum Incoming<E: Env> {
     /// A request.
     Call(Call<E>, Place),
-    /// A request that is too long for a stranger, by its number. Its bytes were not kept.
+    /// The number of a request that is too long for a stranger. Its bytes were not kept.
     TooLong(u64),
 }
 

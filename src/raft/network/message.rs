@@ -61,8 +61,8 @@ pub enum Request<E: Env> {
     Append {
         /// openraft's request.
         request: AppendEntriesRequest<TypeConfig<E>>,
-        /// The last entry that the asked node has acknowledged to this leadership. A node that does not
-        /// hold it has lost what it acknowledged: see [`guard`](crate::raft::guard).
+        /// The last entry that the asked node has acknowledged to this leadership. A node that does
+        /// not hold it has lost an acknowledged entry: see [`guard`](crate::raft::guard).
         acknowledged: Option<EntryId>,
     },
     /// Raft §5.2.
@@ -159,8 +159,8 @@ pub enum Response<E: Env> {
     Applied(Arc<Applied>),
     /// To `ReadIndex`.
     ReadIndex(ReadIndex),
-    /// To `ReadIndex`: the reader's metadata is no prefix of the leader's, which is here. See
-    /// [`guard`](crate::raft::guard).
+    /// To `ReadIndex`: the reader's metadata is no prefix of the leader's, whose position this is.
+    /// See [`guard`](crate::raft::guard).
     OtherHistory(Option<Position>),
     /// To `Identify`.
     Cluster(Uuid),
@@ -183,7 +183,7 @@ pub enum Response<E: Env> {
     Misdirected(String),
     /// To `ConfirmLeader`.
     LeaderConfirmed {
-        /// Whether it leads as far as this voter is concerned.
+        /// Whether the asking node leads, as far as this voter is concerned.
         confirmed: bool,
         /// The voter's wall clock.
         clock: Timestamp,
@@ -192,12 +192,12 @@ pub enum Response<E: Env> {
     Instance(Uuid),
 }
 
-/// How far a node that wants to read has come.
+/// The progress of a node that wants to read.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Reader {
     /// The last log index that it has applied.
     pub applied: u64,
-    /// Where its metadata is in its history, if it has applied any command.
+    /// The position of its metadata in its history, if it has applied any command.
     pub position: Option<Position>,
 }
 
@@ -208,8 +208,8 @@ pub struct ReadIndex {
     pub index: u64,
     /// The leader's reading of cluster time.
     pub now: Timestamp,
-    /// Whether the leader commits what it appends. One that cannot will step down: see `stall` in
-    /// [`crate::node`].
+    /// Whether the leader commits the entries that it appends. A leader that cannot will step down:
+    /// see `stall` in [`crate::node`].
     pub commits: bool,
 }
 

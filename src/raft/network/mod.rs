@@ -8,7 +8,7 @@
 //! - Every request has a deadline. When one passes and nothing at all has come since the request, the
 //!   connection is given up: a half-open connection must not be waited on twice.
 //!
-//! - Names are resolved and remembered by [`names`]; which peers answer is recorded by [`health`].
+//! - [`names`] resolves and remembers names; [`health`] records which peers answer.
 //!
 //! Memory is bounded whatever strangers send: see `inbox`, `entrance` and `receiving`.
 //!

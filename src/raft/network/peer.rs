@@ -57,7 +57,7 @@ pub struct Network<E: Env> {
     sent: Tally,
     wanted: Wanted,
     control: Arc<Mutex<BTreeMap<NodeId, (Peer, Channel<E>)>>>,
-    /// What each node, by its data directory, has acknowledged last, and to which leadership.
+    /// The last entry that each node has acknowledged, and to which leadership, by data directory.
     acknowledged: Arc<Mutex<BTreeMap<Uuid, (Ballot, EntryId)>>>,
     /// Whether this node sends no appends, so that its followers elect another leader.
     silent: Arc<AtomicBool>,
@@ -109,13 +109,14 @@ impl<E: Env> Network<E> {
         }
     }
 
-    /// Sends no appends from now on, or sends them again. Followers of a leader that is silent for longer
-    /// than an election timeout elect another.
+    /// Stops the appends of this node if `silent`, and resumes them otherwise. Followers of a
+    /// leader that is silent for longer than an election timeout elect another.
     pub fn be_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::Relaxed);
     }
 
-    /// The last entry that the node with this `directory` has acknowledged to the leadership `vote`.
+    /// The last entry that the node with this `directory` has acknowledged to the leadership
+    /// `vote`.
     fn acknowledged(&self, directory: Uuid, vote: &Ballot) -> Option<EntryId> {
         let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         acknowledged.get(&directory).filter(|(to, _)| to == vote).map(|(_, id)| *id)
@@ -141,7 +142,7 @@ impl<E: Env> Network<E> {
         drop(self.control(node, recorded));
     }
 
-    /// Where `node` is called, which the membership has at `peer`.
+    /// The place at which `node` is called. The membership has it at `peer`.
     #[must_use]
     pub fn actual(&self, node: NodeId, peer: &Peer) -> Peer {
         let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,7 +240,7 @@ impl<E: Env> PeerClient<E> {
         Request::Append { request, acknowledged }
     }
 
-    /// Notes what the peer has acknowledged to the leadership `vote`.
+    /// Notes the entry that the peer has acknowledged to the leadership `vote`.
     fn note(&self, vote: Ballot, result: &StreamAppendResult<TypeConfig<E>>) {
         if let Ok(Some(id)) = result {
             self.network.note_acknowledged(self.peer.directory, vote, *id);

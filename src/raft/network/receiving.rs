@@ -1,8 +1,8 @@
 //! A snapshot on its way in.
 //!
-//! A node receives or installs one snapshot at a time, on whichever connection it comes. So a snapshot takes the memory
-//! of one, at most [`SNAPSHOT_BYTES_MAX`]. A later one from the same leadership or a newer one replaces it, unless it
-//! is complete.
+//! A node receives or installs one snapshot at a time, on whichever connection it comes. So a
+//! snapshot takes the memory of one, at most [`SNAPSHOT_BYTES_MAX`]. A later snapshot from the same
+//! leadership or a newer one replaces it, unless it is complete.
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::raft::config::SNAPSHOT_BYTES_MAX;
 use crate::raft::state_machine::NodeSnapshot;
 use crate::raft::types::{Ballot, SnapshotMeta};
 
-/// The snapshot that a node is sent now, if any. Clones share it.
+/// The snapshot that a node receives now, if any. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Transfers(Arc<Mutex<Inner>>);
 
@@ -39,15 +39,15 @@ struct Transfer {
 
 impl Transfers {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No step that holds it can panic half-way.
+        // No step that holds the lock can panic half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One connection's part in it.
+/// The part of one connection in the transfer.
 pub(super) struct Receiving {
     transfers: Transfers,
-    /// The transfer that was begun here and not ended.
+    /// The transfer that this connection has begun and not ended.
     number: Option<u64>,
 }
 
@@ -108,7 +108,7 @@ impl Receiving {
         response
     }
 
-    /// Adds `chunk`. The whole snapshot, if that was the last one.
+    /// Adds `chunk`. Returns the whole snapshot if that was the last chunk.
     fn take<E: Env>(&self, chunk: &[u8]) -> Result<Option<(Ballot, NodeSnapshot<E>)>, String> {
         let number = self.number.ok_or("a chunk without a snapshot: begin one first")?;
         let mut inner = self.transfers.lock();
@@ -185,7 +185,7 @@ mod tests {
         assert!(matches!(begin(&mut newer, 3), Response::SnapshotReceived));
         assert!(take(&older, 2).is_err());
         assert_eq!(take(&newer, 10), Ok(true));
-        // One that is being installed is not replaced.
+        // A snapshot that is being installed is not replaced.
         assert!(matches!(begin(&mut older, 4), Response::Unavailable(_)));
         drop(newer);
         assert!(matches!(begin(&mut older, 4), Response::SnapshotReceived));

@@ -3,10 +3,10 @@
 //! Appends and snapshot chunks of one connection are handled in order; everything else side by side, up
 //! to `CALLS_MAX` at once, past which reading stops and the caller feels it (backpressure).
 //!
-//! The memory that callers can take is bounded: 122 MiB in frames (see `inbox`), whichever the number of
-//! connections, of which 288 KiB for callers that have not named this cluster. To it comes one snapshot (see
-//! `receiving`). There are at most
-//! [`ConnectionLimits::raft`](crate::node::ConnectionLimits::raft) connections (see `entrance`).
+//! The memory that callers can take is bounded. There are at most
+//! [`ConnectionLimits::raft`](crate::node::ConnectionLimits::raft) connections (see `entrance`). With 128, the
+//! default, frames take at most 122 MiB (see `inbox`); of these, callers that have not named this cluster
+//! take 288 KiB. One snapshot is extra (see `receiving`).
 
 use std::future::Future;
 use std::io;
@@ -56,7 +56,7 @@ pub struct Local<E: Env> {
     pub heard: LeaderHeard<E>,
     /// Its Raft.
     pub raft: Raft<E>,
-    /// Judges what leaders send before its Raft sees it.
+    /// Judges the messages of leaders before its Raft sees them.
     pub guard: Guard<E>,
     /// Whether it may stand for election.
     pub candidacy: Candidacy<E>,
@@ -119,7 +119,7 @@ impl<E: Env> LeaderHeard<E> {
     }
 }
 
-/// What the connections of a node share. Clones are the same.
+/// The state that the connections of a node share. Clones share it, too.
 #[derive(Clone)]
 struct Shared {
     entrance: Entrance,
@@ -127,7 +127,8 @@ struct Shared {
     transfers: Transfers,
 }
 
-/// Accepts up to `connections_max` connections, for ever. `handle` answers what is not Raft's own business.
+/// Accepts up to `connections_max` connections, for ever. `handle` answers requests that are not
+/// Raft's own business.
 pub async fn serve<E: Env, H, F>(
     listener: E::Listener,
     connections_max: usize,
@@ -194,7 +195,7 @@ async fn connection<E: Env, H, F>(
     }
 }
 
-/// Ends when a stranger has to make room. A caller that becomes a member stays.
+/// Ends when a stranger has to make room. Never ends for a caller that becomes a member.
 async fn until_evicted(evicted: oneshot::Receiver<()>) {
     if evicted.await.is_err() {
         std::future::pending::<()>().await;

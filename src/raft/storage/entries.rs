@@ -52,7 +52,7 @@ impl Entries {
     ///
     /// # Errors
     ///
-    /// When the memory does not hold what was put there.
+    /// When the memory does not hold the bytes that were put there.
     pub(super) fn id_at(&self, index: u64) -> io::Result<Option<EntryId>> {
         let Some(position) =
             self.positions(&(index..=index)).next().filter(|_| index >= self.first)

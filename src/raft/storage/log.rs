@@ -90,7 +90,7 @@ impl<E: Env> LogStore<E> {
         self.cached().vote
     }
 
-    /// The last entry that this node knows to be committed: it may have applied it.
+    /// The last entry that this node knows to be committed. The node may have applied it.
     #[must_use]
     pub fn committed(&self) -> Option<EntryId> {
         let cached = self.cached();
@@ -101,7 +101,7 @@ impl<E: Env> LogStore<E> {
     ///
     /// # Errors
     ///
-    /// When the memory does not hold what was put there.
+    /// When the memory does not hold the bytes that were put there.
     pub fn id_at(&self, index: u64) -> io::Result<Option<EntryId>> {
         let cached = self.cached();
         match cached.purged {
@@ -114,7 +114,7 @@ impl<E: Env> LogStore<E> {
     ///
     /// # Errors
     ///
-    /// When the memory does not hold what was put there.
+    /// When the memory does not hold the bytes that were put there.
     pub fn holds(&self, id: EntryId) -> io::Result<bool> {
         let cached = self.cached();
         let is_purged = cached.purged.is_some_and(|purged| id.index < purged.index || id == purged);

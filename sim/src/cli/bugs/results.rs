@@ -45,7 +45,7 @@ struct Run {
 }
 
 impl Sweep {
-    /// The seeds that failed, as far as they are named, in order.
+    /// The seeds that failed, in order, as far as the sweep names them.
     pub(super) fn failed_seeds(&self) -> BTreeSet<u64> {
         let lowest = self.failures.iter().flat_map(|caught| &caught.lowest);
         lowest.map(|run| run.seed).chain(self.failures.iter().map(|caught| caught.seed)).collect()
@@ -59,7 +59,8 @@ pub(super) struct Trial {
     pub(super) base: u64,
     /// Seeds until the bug was caught, that one included; `None` when it was not.
     pub(super) seeds: Option<u64>,
-    /// Whether an earlier seed may fail too: it was found by a group of bugs (see [`together`](super::together)).
+    /// Whether an earlier seed may fail too: a group of bugs found this one (see
+    /// [`together`](super::together)).
     #[serde(default)]
     pub(super) at_most: bool,
     /// The first run that failed.

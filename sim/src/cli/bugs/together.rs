@@ -1,26 +1,29 @@
 //! Several bugs in one tree: a cheap first look at many of them.
 //!
-//! A sweep of one bug plays up to `--limit` seeds, and most of them only to show that a late bug is not early. A group of
-//! bugs shares them: all its patches are planted together and one sweep collects the seeds that fail. Then each bug is
-//! built alone, and plays those seeds only. A bug that none of them shows is searched for as ever.
+//! A sweep of one bug plays up to `--limit` seeds. Most of them only show that a late bug is not
+//! early. A group of bugs shares these seeds: all its patches are planted together, and one sweep
+//! collects the seeds that fail. Then each bug is built alone, and plays only those seeds. A bug
+//! that none of them shows is searched for as usual.
 //!
-//! A run ends at its first failure, so an early bug hides a late one. The groups are therefore formed of bugs that were
-//! caught after about as many seeds, as the table of an earlier measurement says ([`medians`]).
+//! A run ends at its first failure, so an early bug hides a late one. A group therefore holds bugs
+//! that were caught after similar numbers of seeds, according to the table of an earlier
+//! measurement ([`medians`]).
 //!
-//! A number of seeds that was found in this way is an upper bound: an earlier seed may fail with the bug alone.
+//! A number of seeds that was found in this way is an upper bound: an earlier seed may fail with
+//! the bug alone.
 
 use std::collections::BTreeMap;
 
 use super::catalogue::Bug;
 use super::table::{BEGIN, END};
 
-/// Failing seeds that are collected for each bug of a group, at most.
+/// The largest number of failing seeds that are collected for each bug of a group.
 pub(super) const SEEDS_PER_BUG: u64 = 4;
 
-/// The place of the median in a row of a table in a file, from the name on.
+/// The column of the median in the table of a file. The name of the bug is column 0.
 const MEDIAN_COLUMN: usize = 4;
 
-/// The median number of seeds until each bug was caught, as the table in `text` says.
+/// The median number of seeds until each bug was caught, according to the table in `text`.
 pub(super) fn medians(text: &str) -> BTreeMap<String, u64> {
     let between = text.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
     let rows = between.map(|(rows, _)| rows).unwrap_or_default().lines();
@@ -31,8 +34,8 @@ pub(super) fn medians(text: &str) -> BTreeMap<String, u64> {
     .collect()
 }
 
-/// `bugs` in groups of at most `size`, each of one scenario, those that are caught late first. A bug without a known
-/// median counts as a late one.
+/// `bugs` in groups of at most `size`, each of one scenario, with the late bugs first. A bug
+/// without a known median counts as late.
 pub(super) fn groups(
     mut bugs: Vec<Bug>,
     size: usize,

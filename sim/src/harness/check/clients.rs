@@ -4,7 +4,8 @@
 //!   [`objects`](super::objects) says what each does.
 //! - A keyed request takes effect once, however often it was sent: all its answers are the same, and it is
 //!   one operation to the search, from its first sending to its first answer.
-//! - Producers' ids: [`producers`]. Keys that are used again: [`keys`]. Where partitions are: [`placement`].
+//! - Ids of producers: [`producers`]. Keys that are used again: [`keys`]. Places of partitions:
+//!   [`placement`].
 //! - What pollers are shown: [`mgmt`].
 //! - The last complete poll is one more read of everything: what is there must have been asked for, and what was said to
 //!   be made, or not, is as it was said.
@@ -204,7 +205,7 @@ fn check_refusal(
     let Some(Ok(answer)) = &exchange.answer else { return Ok(()) };
     let refused = answer.status == refusal.status && answer.body["code"] == refusal.code;
     let put_off = answer.status.is_server_error() && refusal.by != Refuser::Door;
-    // Whether its key is still known, `keys` judges.
+    // `keys` judges whether the request's key is still known.
     if refusal.by == Refuser::Memory && answer.status.is_success() {
         return Ok(());
     }

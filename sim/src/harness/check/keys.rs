@@ -1,10 +1,14 @@
-//! Idempotency keys that are used again: remembered for ten minutes of cluster time, and forgotten then.
+//! Idempotency keys that are used again: a key is remembered for ten minutes of cluster time, and
+//! then forgotten.
 //!
-//! A client sends a key that it used long ago with another request. Stamps say whether that was right:
+//! A client sends a key that it used long ago with another request. Timestamps show whether the
+//! outcome was right:
 //!
-//! - taken for a new change at `T`, the key's first change is older than ten minutes at `T`;
-//! - refused as reused, it is not. The time of a refusal is not known, but it is later than the offset of every poll
-//!   that was answered before it was sent.
+//! - The request was taken for a new change at `T`: the key's first change is older than ten
+//!   minutes at `T`.
+//! - The request was refused as reused: the key's first change is not older than that. The time of
+//!   a refusal is not known, but it is later than the offset of every poll that was answered before
+//!   the request was sent.
 
 use std::collections::BTreeMap;
 
@@ -19,23 +23,23 @@ fn is_again(exchange: &Exchange) -> bool {
     exchange.request.refusal.is_some_and(|refusal| refusal.by == Refuser::Memory)
 }
 
-/// Whether `exchange` was refused since its key is known.
+/// Whether `exchange` was refused because its key is still known.
 #[must_use]
 pub fn is_refused(exchange: &Exchange) -> bool {
     matches!(exchange.effect(), Effect::Decided(answer) if answer.body["code"] == "idempotency_key_reused")
 }
 
-/// Judges all keys that were used again after long.
+/// Judges all keys that were used again after a long time.
 ///
 /// # Errors
 ///
-/// The first that was forgotten too early or remembered too long.
+/// The first key that was forgotten too early or remembered too long.
 pub fn check(exchanges: &[Exchange]) -> Result<(), Broken> {
     if !exchanges.iter().any(is_again) {
         return Ok(());
     }
     let mut first: BTreeMap<&str, u64> = BTreeMap::new();
-    // The latest cluster time that was shown, by when that answer came.
+    // Each cluster time that an answer showed, with the time at which that answer came.
     let mut shown: Vec<(u64, u64)> = Vec::new();
     for exchange in exchanges {
         let Effect::Decided(answer) = exchange.effect() else { continue };

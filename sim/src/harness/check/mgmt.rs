@@ -7,8 +7,8 @@
 //! - a *current* snapshot: every record that is live at `O`; a *complete* one: closed brokers too;
 //! - a *diff* since `P`: exactly what changed after `P` and not after `O`, brokers that closed as deleted.
 //!   So a poller that follows its offsets misses nothing and is told nothing twice;
-//! - the right kind for the age `O − P`: current up to ten minutes, complete beyond, and complete for an
-//!   offset that was never issued;
+//! - the right kind for the age `O − P`: current up to ten minutes, complete beyond, and complete
+//!   for an offset that was never issued;
 //! - one version of a record is the same wherever it is shown;
 //! - **real time**: what was answered before something began has no later stamp. A poll sees every write
 //!   that was answered before it began, offsets never go back, and no write is stamped before a poll that
@@ -63,7 +63,7 @@ pub struct Versions {
     complete_until: u64,
     /// Every offset that an answer carried.
     issued: BTreeSet<u64>,
-    /// Every history that an answer was of.
+    /// Every history that an answer named.
     histories: BTreeSet<String>,
 }
 
@@ -104,7 +104,7 @@ fn records(parts: &Value) -> impl Iterator<Item = &Value> {
         .flatten()
 }
 
-/// The broker that `exchange` asks to close, as it calls it.
+/// The broker that `exchange` asks to close, by the name that the request uses for it.
 fn closed_by(exchange: &Exchange) -> Option<String> {
     if let Some(broker) = exchange.path().strip_prefix("/unregister_broker/") {
         return Some(broker.to_owned());
@@ -260,8 +260,8 @@ impl Versions {
     pub fn judge(&self, poll: &Poll<'_>) -> Result<(), String> {
         let Poll { offset, previous, kind, .. } = *poll;
         let age = Duration::from_micros(offset.saturating_sub(previous));
-        // An offset that this history never issued gets everything: one from the future for certain, and
-        // one of a history that no answer was of.
+        // An offset that this history never issued gets a complete snapshot. This is certain for an
+        // offset from the future, and for one of a history that no answer named.
         let is_of_another =
             poll.asks_history.is_some_and(|history| !self.histories.contains(history));
         let is_foreign = previous > offset
@@ -470,7 +470,7 @@ pub fn check(exchanges: &[Exchange], begun: &dyn Fn(usize) -> Option<u64>) -> Re
             continue;
         }
         versions.learn(&answer.body).map_err(|what| (number, what))?;
-        // A node that has applied no command yet has no time, and shows 0.
+        // A node that has applied no command yet has no cluster time, and shows 0.
         versions.histories.extend(answer.body["history"].as_str().map(str::to_owned));
         versions.issued.extend(micros(&answer.body["offset"]).filter(|offset| *offset > 0));
         let (Some(begun), Some(ended)) = (begun(number), exchange.ended) else { continue };

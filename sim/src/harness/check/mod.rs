@@ -4,9 +4,9 @@
 //! |---|---|---|
 //! | 1 | [`raft`] | Raft's own promises hold at every step of every node |
 //! | 2 | [`state`] | nodes that applied the same log have the same metadata, and it obeys its rules (with [`failover`]) |
-//! | 3 | [`clients`] | what all clients were told can be true (with [`linear`], [`objects`], [`placement`], [`producers`], [`keys`], [`mgmt`], [`sessions`] and [`looks`]) |
-//! | 3 | [`operators`], [`reports`] | what operators were told of the cluster, and by it of itself, is what happened ([`facts`]) |
-//! | 4 | [`liveness`] | after the faults, the cluster serves again in time; [`spin`]: and nothing runs hot |
+//! | 3 | [`clients`] | the answers to all clients can be true (with [`linear`], [`objects`], [`placement`], [`producers`], [`keys`], [`mgmt`], [`sessions`] and [`looks`]) |
+//! | 3 | [`operators`], [`reports`] | the answers to operators, and the cluster's reports of itself, are true of the real events ([`facts`]) |
+//! | 4 | [`liveness`] | after the faults, the cluster serves again in time, and nothing runs hot ([`spin`]) |
 //!
 //! Layers 1 and 2 watch every node through its observer, step by step ([`Watch`]); 3 judges a run's history at
 //! its end; 4 is asked by whoever waits. The first violation is kept.
@@ -213,13 +213,14 @@ impl Watch {
         self.spun(node, Act::Line, 1, line);
     }
 
-    /// `node` asked for so many connections lately.
+    /// `node` has asked for `count` connections since the last call.
     pub fn connected(&self, node: NodeId, count: u64) {
         self.spun(node, Act::Connect, count, "");
     }
 
     fn spun(&self, node: NodeId, act: Act, count: u64, last: &str) {
-        // A line that is written while a step is judged would wait for its own thread.
+        // A thread that writes a line while it judges a step holds the lock already: waiting for
+        // the lock would be a deadlock.
         let Ok(mut seen) = self.seen.try_lock() else { return };
         if let Err(what) = seen.spin.act(node, act, Duration::from_nanos(nanos()), count) {
             seen.report(Violation::liveness(format!("{what} {last}")));
@@ -272,8 +273,8 @@ impl Watch {
         self.lock().raft.relapsed(node);
     }
 
-    /// Whether directories forgot so much that Raft cannot keep its promises: committed entries may be lost,
-    /// and histories may fork. Nodes must not serve two of them in silence all the same.
+    /// Whether directories forgot so much that Raft cannot keep its promises: committed entries may
+    /// be lost, and histories may fork. Even then, nodes must not silently serve two histories.
     #[must_use]
     pub fn has_forked(&self) -> bool {
         self.lock().raft.has_forked()
@@ -284,7 +285,8 @@ impl Watch {
         self.lock().raft.disk_lost(node);
     }
 
-    /// The last index in the newest snapshot on the disk of `node`, as far as this life of the checker has seen.
+    /// The last index in the newest snapshot on the disk of `node`, as far as this checker has
+    /// seen.
     #[must_use]
     pub fn snapshot_of(&self, node: NodeId) -> u64 {
         let seen = self.lock();
@@ -292,7 +294,7 @@ impl Watch {
         life.and_then(|life| life.snapshots.last()).map_or(0, |(_, index)| *index)
     }
 
-    /// What happened, for whoever judges what was said of it.
+    /// The events of the run, for the checkers that judge the answers about them.
     #[must_use]
     pub fn facts(&self) -> Facts {
         self.lock().facts.clone()
@@ -349,7 +351,8 @@ fn nanos() -> u64 {
 
 impl Seen {
     fn report(&mut self, violation: Violation) {
-        // What a fork of the history breaks, nodes cannot keep; that they serve both sides, they can avoid.
+        // After a fork of the history, nodes cannot keep the promises that the fork breaks. They
+        // can avoid serving both sides, so only that is still reported.
         if self.raft.has_forked() && !violation.what.starts_with(raft::HISTORY) {
             return;
         }

@@ -31,7 +31,7 @@ pub struct Incarnation {
     details: Details,
 }
 
-/// What else is said of a broker. An answer that leaves one of them out says nothing of it.
+/// The other fields of a broker. An answer that omits one of them says nothing about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Details {
     host: String,
@@ -75,7 +75,7 @@ enum BrokerAction {
         status: Option<String>,
         epoch: Option<u64>,
     },
-    /// A producer's registration; whether the client chose the id.
+    /// A producer's registration, and whether the client chose the id.
     Produce {
         chosen: bool,
     },
@@ -222,7 +222,7 @@ impl Model for Broker {
                         same.then(|| live.named(&fields["brokerId"])).flatten().map(Some)
                     }
                     Came::Open => Some(state.clone()),
-                    // Whose it is, `producers` judges.
+                    // `producers` judges which registration has the id.
                     Came::Refused(code) if *chosen && code == "duplicate_producer" => {
                         Some(state.clone())
                     }

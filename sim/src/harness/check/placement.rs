@@ -1,9 +1,11 @@
 //! Whether a new partition is as it was asked for.
 //!
-//! - Its replicas, adding and removing replicas are those of the request, in this order; none where it says none.
-//! - An ISR and a leader that the request names are taken as they are. Otherwise the ISR has replicas only, and the first
-//!   replica in it leads.
-//! - A request that contradicts itself is refused, and one that does not is not refused as if it did.
+//! - Its replicas, adding and removing replicas are those of the request, in this order. A list
+//!   that the request omits is empty.
+//! - An ISR and a leader that the request names are taken as they are. Otherwise the ISR contains
+//!   only replicas, and the first replica that is in the ISR leads.
+//! - A request that contradicts itself is refused. A request that does not contradict itself is not
+//!   refused as if it did.
 //!
 //! Whether its brokers were there is judged with the brokers.
 
@@ -16,7 +18,7 @@ use super::mgmt::Broken;
 use super::objects::Histories;
 use crate::harness::exchanges::{Effect, Exchange};
 
-/// What a request says, with brokers by their ids.
+/// The contents of a request, with brokers by their ids.
 #[derive(Debug)]
 struct Asked {
     replicas: Vec<u64>,
@@ -33,7 +35,7 @@ enum Leader {
 }
 
 impl Asked {
-    /// `None` when it names a broker by a UUID that no answer shows.
+    /// `None` when the request names a broker by a UUID that no answer shows.
     fn of(body: &Value, brokers: &Histories) -> Option<Self> {
         let id = |reference: &Value| brokers.broker(reference).map(|(id, _)| id);
         let list = |name: &str| match &body[name] {
@@ -54,7 +56,7 @@ impl Asked {
         })
     }
 
-    /// The codes with which this request may be refused for what it says by itself.
+    /// The codes with which this request may be refused for its own contents.
     fn contradictions(&self) -> BTreeSet<&'static str> {
         let repeats = |list: &[u64]| list.iter().collect::<BTreeSet<_>>().len() < list.len();
         let strays = |list: &[u64]| list.iter().any(|id| !self.replicas.contains(id));
@@ -105,7 +107,7 @@ impl Asked {
             None | Some("") => None,
             Some(_) => match brokers.broker(&fields["leader"]) {
                 Some((id, _)) => Some(id),
-                // No answer shows whose UUID that is.
+                // No answer shows which broker has that UUID.
                 None => return Ok(()),
             },
         };
@@ -144,7 +146,7 @@ pub fn check(exchanges: &[Exchange], brokers: &Histories) -> Result<(), Broken> 
             }
         } else {
             let code = answer.body["code"].as_str().unwrap_or_default();
-            // Without an ISR of its own, who is in sync depends on who is fenced.
+            // If the request names no ISR, the replicas in sync depend on which brokers are fenced.
             let depends = code == "invalid_leader" && asked.isr.is_none() && asked.leader.is_some();
             let is_claimed = code.starts_with("invalid_") && !depends;
             if is_claimed && !contradictions.contains(code) {

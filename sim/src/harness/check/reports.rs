@@ -1,9 +1,10 @@
-//! `/cluster` and `/metrics`, held against what really happened.
+//! `/cluster` and `/metrics`, compared with the real events of the run.
 //!
 //! - The leader that a node names for a term is the one that was elected.
 //! - The members that it shows stood in some log, with these voters.
-//! - What it says is committed was known as committed by then.
-//! - What it has applied is no less than it had applied when it was asked, and no more than when the answer came.
+//! - An index that it reports as committed was known as committed by then.
+//! - The index that it reports as applied is no lower than the one that it had applied when it was
+//!   asked. It is no higher than the one that it had applied when the answer came.
 //! - The amounts of metadata and the cluster time are those of the index that it has applied.
 
 use std::collections::BTreeMap;
@@ -19,10 +20,10 @@ use crate::harness::exchanges::Exchange;
 /// A node may publish that an entry is committed a moment before it takes the step.
 const COMMIT_SLACK_NANOS: u64 = 1_000_000_000;
 
-/// How long a process may take until it has replayed its log, on a slow disk.
+/// How long a process on a slow disk may take to replay its log.
 const START_NANOS: u64 = 10_000_000_000;
 
-/// Seconds of cluster time that a float in an answer may be off.
+/// The largest error of a cluster time that an answer carries as a float, in seconds.
 const TIME_PRECISION: f64 = 2e-6;
 
 fn judge_cluster(status: &Value, until: u64, facts: &Facts) -> Result<(), String> {
@@ -107,7 +108,7 @@ fn judge_metrics(text: &str, exchange: &Exchange, until: u64, facts: &Facts) -> 
     Ok(())
 }
 
-/// Judges all that nodes said about themselves in a run.
+/// Judges all answers of nodes about themselves in a run.
 ///
 /// # Errors
 ///

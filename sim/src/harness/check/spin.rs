@@ -1,8 +1,8 @@
-//! No component spins: what a node does in one virtual second is bounded.
+//! No component spins: the actions of a node in one virtual second are bounded.
 //!
-//! A loop that retries without a pause breaks no promise, so no other checker sees it; on a real machine
-//! it takes a processor, fills the disk with log lines, and hides the error that it cannot get past. For
-//! each node and virtual second this checker counts:
+//! A loop that retries without a pause breaks no promise, so no other checker sees it. On a real
+//! machine it takes a processor, fills the disk with log lines, and hides the error that it cannot
+//! get past. For each node and virtual second, this checker counts:
 //!
 //! | count | catches |
 //! |---|---|
@@ -11,9 +11,8 @@
 //! | connections | a loop that reconnects, or joins |
 //! | log lines, by the program's default filter | a loop that complains |
 //!
-//! The bounds are several times the most that clean sweeps needed (the numbers are at the constants), so
-//! a busy second passes. A loop runs at the speed of its round trip: thousands of times a second on a
-//! fast network, hundreds on the slowest that is drawn.
+//! The bounds are above the most that clean sweeps needed, so a busy second passes. A loop runs at the speed of its round trip: thousands of
+//! times a second on a fast network, hundreds on the slowest that is drawn.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -27,11 +26,11 @@ use yakt::raft::observe::Message;
 /// Requests that a node sends to all its peers in a second.
 pub const REQUESTS_MAX: u64 = 20_000;
 
-/// Sendings of one append to one peer in a second, nothing else being appended there in between.
+/// Sendings of one append to one peer in a second, with no other append to that peer in between.
 pub const RESENT_MAX: u64 = 30;
 
-/// Connections that a node asks for in a second: twenty for each of three channels to four peers, and those
-/// of a node that joins or looks for another.
+/// Connections that a node asks for in a second: twenty for each of three channels to four peers,
+/// and those of a node that joins or looks for another.
 pub const CONNECTS_MAX: u64 = 300;
 
 const _: () = assert!(3 * 4 * (1_000 / RECONNECT_PAUSE.as_millis()) < CONNECTS_MAX as u128);
@@ -39,7 +38,7 @@ const _: () = assert!(3 * 4 * (1_000 / RECONNECT_PAUSE.as_millis()) < CONNECTS_M
 /// Log lines that a node writes in a second.
 pub const LINES_MAX: u64 = 40;
 
-/// What is counted.
+/// The actions that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Act {
     /// A request to a peer.
@@ -93,7 +92,7 @@ struct Last {
     sent: Window,
 }
 
-/// Counts what nodes do.
+/// Counts the actions of nodes.
 #[derive(Debug, Default)]
 pub struct SpinCheck {
     acts: BTreeMap<(NodeId, Act), Window>,
@@ -105,7 +104,7 @@ impl SpinCheck {
     ///
     /// # Errors
     ///
-    /// When that makes too many in this second.
+    /// When the node exceeds the bound in this second.
     pub fn act(&mut self, node: NodeId, act: Act, now: Duration, count: u64) -> Result<(), String> {
         let sum = self.acts.entry((node, act)).or_default().add(now, count);
         if sum <= act.most() {
@@ -119,7 +118,7 @@ impl SpinCheck {
     ///
     /// # Errors
     ///
-    /// When that makes too many, or too often the same append.
+    /// When the node sends too many requests, or the same append too often.
     pub fn sent(
         &mut self,
         node: NodeId,
@@ -146,7 +145,7 @@ impl SpinCheck {
     }
 }
 
-/// Hashes a text without making it.
+/// Hashes a text without building it.
 fn hash(text: &dyn fmt::Display) -> u64 {
     struct Hasher(Xxh3);
     impl Write for Hasher {
@@ -156,7 +155,7 @@ fn hash(text: &dyn fmt::Display) -> u64 {
         }
     }
     let mut hasher = Hasher(Xxh3::new());
-    // The hasher takes everything.
+    // Writing to the hasher does not fail.
     let _ = write!(hasher, "{text}");
     hasher.0.digest()
 }

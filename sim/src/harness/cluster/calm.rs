@@ -8,15 +8,15 @@ use super::{Cluster, host};
 use crate::harness::scenarios::NODES;
 
 impl Cluster {
-    /// The processes that run, by node, and which life of their host they are.
+    /// The processes that run, by node, each with the number of its host's life.
     #[must_use]
     pub fn lives(&self) -> BTreeMap<NodeId, u64> {
         let inner = self.lock();
         inner.processes.iter().map(|(id, process)| (*id, process.life)).collect()
     }
 
-    /// Whether all nodes but `except` are voters, run, and have sound disks and links. Names may fail to
-    /// resolve.
+    /// Whether all nodes but `except` are voters, run, and have sound disks and links. Names may
+    /// fail to resolve.
     #[must_use]
     pub fn is_undisturbed(&self, except: Option<NodeId>) -> bool {
         let nodes: Vec<NodeId> = (1..=NODES).filter(|id| Some(*id) != except).collect();

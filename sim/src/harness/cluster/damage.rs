@@ -44,8 +44,8 @@ impl Cluster {
         self.lock().failing.end(id);
     }
 
-    /// Node `id` has no file descriptor left: it opens no file and no connection, and accepts none. A process that
-    /// runs goes on; one that starts may end by itself.
+    /// Node `id` has no file descriptor left: it opens no file and no connection, and accepts none.
+    /// A process that runs goes on; one that starts may end by itself.
     pub fn begin_exhausted(&self, id: NodeId) {
         self.lock().exhausted.begin(id);
         self.world.disk(&host(id)).inject(FaultKind::NoDescriptors);
@@ -85,14 +85,14 @@ impl Cluster {
         self.lock().rotten.insert(id);
     }
 
-    /// Whether some node runs on data that has rotted, which it may find out at any time.
+    /// Whether some node runs on rotted data. It may notice that at any time.
     #[must_use]
     pub fn has_rotten(&self) -> bool {
         !self.lock().rotten.is_empty()
     }
 
-    /// The directory of node `id` has forgotten some of what the node said that it holds. The node, or
-    /// another that notices, may stop.
+    /// The directory of node `id` has forgotten some of the data that the node had acknowledged.
+    /// The node, or another one that notices, may stop.
     pub fn relapse(&self, id: NodeId) {
         let what = || "its directory returns to an earlier moment".to_owned();
         self.watch.recorder().note(Some(host(id)), "disk", what);
@@ -100,7 +100,7 @@ impl Cluster {
         self.lock().relapsed.insert(id);
     }
 
-    /// Which disk node `id` is on.
+    /// The number of the disk that node `id` is on.
     #[must_use]
     pub fn generation(&self, id: NodeId) -> u64 {
         self.lock().generations.get(&id).copied().unwrap_or_default()

@@ -75,7 +75,7 @@ struct Inner {
     replaced: BTreeSet<NodeId>,
     /// Nodes whose directories returned to an earlier moment, or lost their last log record.
     relapsed: BTreeSet<NodeId>,
-    /// How many disks each node has had.
+    /// How many disks each node has lost.
     generations: BTreeMap<NodeId, u64>,
     /// Nodes that ended by themselves, and may be started again.
     ended: BTreeSet<NodeId>,
@@ -166,7 +166,7 @@ impl Cluster {
         &self.subject
     }
 
-    /// What its nodes are started with.
+    /// The options with which its nodes are started.
     #[must_use]
     pub fn raft_options(&self) -> &RaftOptions {
         &self.raft

@@ -121,7 +121,7 @@ impl Cluster {
                 Err(RunError::Removed(_)) => inner.leaving.contains(&id),
                 // A new node on a new disk, before the old one is removed.
                 Err(RunError::Refused(_)) => inner.destroyed.contains(&id) || has_ghost,
-                // It, or the leader, is on a directory that has forgotten something.
+                // Its own directory, or the leader's, has forgotten something.
                 Err(RunError::Breach(_)) => !inner.relapsed.is_empty(),
                 Err(_) => process.may_fail,
             };
@@ -134,7 +134,7 @@ impl Cluster {
             } else if has_ghost {
                 inner.refused.insert(id);
             } else if expected && matches!(result, Err(RunError::Breach(_))) {
-                // Its operator removes it, as a node whose data has rotted.
+                // Its operator removes it, like a node whose data has rotted.
                 inner.rotten.insert(id);
                 inner.refused.insert(id);
                 self.watch.coverage().fire(Site::BreachStop);

@@ -164,7 +164,8 @@ impl Sweep {
         self.coverage.missing(self.runs / (plan.pieces.len() as u64).max(1))
     }
 
-    /// The points of the HTTP contract that should have been reached in a sweep of so many seeds and were not.
+    /// The points of the HTTP contract that a sweep of this many seeds should have reached and did
+    /// not.
     #[must_use]
     pub fn missing_of_contract(&self, plan: &Plan) -> Vec<String> {
         self.coverage.missing_of_contract(self.runs / (plan.pieces.len() as u64).max(1))

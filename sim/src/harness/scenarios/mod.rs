@@ -289,7 +289,7 @@ pub fn play_recorded(
     })
 }
 
-/// Tells the checkers every second how many connections each node has asked for in it.
+/// Tells the checkers every second how many connections each node asked for in that second.
 async fn count_connections(cluster: Cluster) {
     let mut known = BTreeMap::new();
     loop {
@@ -318,7 +318,8 @@ pub struct Run {
     pub rng: SeededRng,
     /// Whether too many disks were lost for anyone to go on.
     unrecoverable: bool,
-    /// Whether it ends with what [`quiet`] looks at. A script that looks at elections itself does without.
+    /// Whether it ends with the checks of [`quiet`]. A script that checks elections itself does
+    /// without them.
     ends_quietly: bool,
 }
 
@@ -424,15 +425,16 @@ impl Run {
             self.cluster.settle(NODES).await?;
             self.serves_again().await?;
             self.cluster.settle(NODES).await?;
-            // A node that meets its rotten data ends, and is replaced: that is no quiet time.
+            // A node that meets its rotten data ends and is replaced, so that time would not be
+            // quiet.
             if self.ends_quietly && !self.cluster.has_rotten() {
                 self.is_left_alone().await?;
             }
         }
         self.cluster.watch().violation().map_or(Ok(()), Err)?;
         if self.cluster.watch().has_forked() {
-            // Acknowledged writes are lost: no history of the clients is whole. Nodes must agree all the same,
-            // once they have compared their metadata with that of their leader.
+            // Acknowledged writes are lost, so no history of the clients is whole. Nodes must agree
+            // all the same, once they have compared their metadata with their leader's.
             rt::sleep::<SimEnv>(FORK_NOTICE_LIMIT).await;
             self.cluster.serve_one_history()?;
             self.unrecoverable = true;

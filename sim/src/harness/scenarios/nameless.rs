@@ -1,4 +1,5 @@
-//! The name service goes away: leaders die and connections break meanwhile, and the cluster goes on.
+//! The name service goes away. Meanwhile leaders die and connections break, and the cluster goes
+//! on.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use crate::env::SimEnv;
 use crate::harness::Violation;
 use crate::harness::cluster::host;
 
-/// How long the nodes run before: long enough to have looked up the names of all members once they were
-/// members, which they do every 5 s.
+/// How long the nodes run before the outage. Each node must have looked up the names of all members
+/// since they became members, and nodes do that every 5 s.
 const BEFORE_MILLIS: std::ops::Range<u64> = 6_000..15_000;
 
 /// How long the cluster may be without a leader: elections take half a second.
@@ -54,11 +55,12 @@ pub(super) async fn play(mut run: Run) -> Result<Run, Violation> {
     run.finish(workload).await
 }
 
-/// Waits for a leader whom a majority follows.
+/// Waits for a leader that a majority follows.
 async fn wait_for_leader(run: &Run) -> Result<(), Violation> {
     let deadline = rt::now::<SimEnv>() + ELECTION_LIMIT;
     loop {
-        // A leader that lost its connections a moment ago knows itself as one; others have to as well.
+        // A leader that lost its connections a moment ago still believes that it leads. The other
+        // nodes have to believe so too.
         let running = run.cluster.running();
         let known = running.iter().filter_map(|id| run.cluster.node(*id)?.status().leader);
         let known: Vec<_> = known.collect();

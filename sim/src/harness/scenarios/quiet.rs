@@ -1,14 +1,17 @@
-//! What a healed cluster owes when nothing is wrong any more, and when only one thing is.
+//! The duties of a healed cluster when nothing is wrong any more, and when only one thing is.
 //!
 //! After the faults of a drawn run, and once the cluster is in order:
 //!
-//! 1. **Quiet.** For some seconds nobody asks anything. No leader changes, cluster time goes on as real time does, and
-//!    then every node answers a write, a read and a poll at the first attempt and within the deadline.
-//! 2. **A follower that was away.** In one run of three a follower is cut off for several election timeouts. When it is
-//!    back, the leader stays (pre-vote, the dissertation §9.6).
-//! 3. **Darkness.** In one run of four three of the five nodes lose power, the leader among them. The others refuse
-//!    writes and linearizable reads within the deadline. They know no leader who could have got a write, so they say that
-//!    nothing was changed (503), and not that the outcome is unknown (504). Stale reads are answered.
+//! 1. **Quiet.** For some seconds no client asks anything. No leader changes, and cluster time goes
+//!    on as real time does. Then every node answers a write, a read and a poll at the first attempt
+//!    and within the deadline.
+//! 2. **A follower that was away.** In one run of three, a follower is cut off for several election
+//!    timeouts. When it is back, the leader stays (pre-vote, the dissertation §9.6).
+//! 3. **Darkness.** In one run of four, three of the five nodes lose power or are killed, the leader
+//!    among them.
+//!    The others refuse writes and linearizable reads within the deadline. They know no leader that
+//!    could have received a write, so they answer that nothing was changed (503), and not that the
+//!    outcome is unknown (504). They answer stale reads.
 
 use std::time::Duration;
 
@@ -31,15 +34,15 @@ use crate::harness::coverage::Site;
 /// How long nothing happens.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// By how much an answer may be later than a node's deadline: the way of the request and of the answer, on the slowest
-/// link and with what waits for it.
+/// How much later than a node's deadline an answer may come. This is the travel time of the request
+/// and of the answer on the slowest link, and the traffic that waits for that link.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);
 
-/// By how much of its length a span of cluster time may differ from real time, in thousandths: clocks drift by 0.3, and a
-/// cluster that is ahead of its clocks slews by 0.5.
+/// How far a span of cluster time may differ from real time, in thousandths of its length. Clocks
+/// drift by 0.3, and a cluster that is ahead of its clocks slews by 0.5.
 const TIME_ERROR_PER_MILLE: u32 = 10;
 
-/// Its largest other difference: the resolution of cluster time, and a tick that is under way.
+/// The largest further difference: the resolution of cluster time, and a tick that is under way.
 const TIME_SLACK: Duration = TIME_RESOLUTION.saturating_add(Duration::from_millis(200));
 
 /// Election timeouts for which a follower is away: time for several elections that it cannot win.
@@ -51,7 +54,7 @@ const BACK_TIMEOUTS: u32 = 4;
 /// Election timeouts after which the nodes that are left know that their leader is gone.
 const DARK_TIMEOUTS: u32 = 8;
 
-/// A request, and what came of it.
+/// A request and its outcome.
 #[derive(Debug)]
 struct Asked {
     node: NodeId,
@@ -62,7 +65,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// That it was answered with `status`, and in time.
+    /// Checks that it was answered with `status`, and in time.
     fn is_answered(&self, promise: &str, status: StatusCode) -> Result<(), Violation> {
         let took = self.ended - self.begun;
         let (node, method, path) = (self.node, &self.request.method, &self.request.path);
@@ -81,7 +84,8 @@ impl Asked {
 }
 
 impl Run {
-    /// Sees whether the healed cluster stays as it is, and what it does without a follower and without a majority.
+    /// Checks that the healed cluster stays as it is, and how it behaves without a follower and
+    /// without a majority.
     pub(super) async fn is_left_alone(&mut self) -> Result<(), Violation> {
         self.is_quiet().await?;
         if self.one_in(3) {
@@ -106,11 +110,11 @@ impl Run {
             };
             join_all(requests.into_iter().map(ask)).await
         });
-        // An error is the end of a client that was killed, which nobody does.
+        // An error means that the client was killed, and nothing kills it.
         asked.await.unwrap_or_default()
     }
 
-    /// Cluster time as a poller is told it, with the time of asking.
+    /// A poll, and the cluster time that it returned.
     async fn cluster_time(&mut self) -> Result<(Asked, Duration), Violation> {
         let node = self.rng.random_range(1..=NODES);
         let mut asked = self.ask(vec![(node, Request::get("/client_mgmt/0?mode=diff"))]).await;
@@ -209,7 +213,7 @@ impl Run {
     }
 }
 
-/// Whether cluster time went on by about as much as real time between two polls.
+/// Checks that cluster time went on by about as much as real time between two polls.
 fn time_goes_on(first: &Asked, second: &Asked, gained: Duration) -> Result<(), Violation> {
     let error = |span: Duration| span * TIME_ERROR_PER_MILLE / 1_000 + TIME_SLACK;
     let (least, most) = (second.begun - first.ended, second.ended - first.begun);
@@ -245,7 +249,7 @@ mod tests {
     use crate::runtime::simulate;
     use crate::world::{World, WorldConfig};
 
-    /// What of this file a test looks at.
+    /// The part of this file that a test checks.
     #[derive(Clone, Copy)]
     enum Part {
         Quiet,
@@ -255,7 +259,8 @@ mod tests {
         Leader,
     }
 
-    /// What `part` finds of five nodes that serve what `service` makes of yakt's router.
+    /// The violation that `part` finds in five nodes with the router of `service`. Empty if there
+    /// is none.
     fn found(part: Part, service: Service) -> String {
         let judged = simulate(1, move || async move {
             let world = World::new(WorldConfig::default());

@@ -72,7 +72,8 @@ pub(super) async fn play(run: Run) -> Result<Run, Violation> {
             }
             check_contents(endpoint, &poll)?;
         }
-        // An offset of ten minutes ago must not fall between two leaders, when none was issued.
+        // The offset of ten minutes ago must not fall between two leaders, when no offset was
+        // issued.
         rt::sleep::<SimEnv>(Duration::from_mins(1)).await;
         poller.exact_boundary(endpoint).await?;
     }
@@ -216,8 +217,8 @@ impl Poller {
         Ok(())
     }
 
-    /// An offset that was never issued gets everything: one from the future, one in milliseconds, one
-    /// from before the cluster was founded, one of another history.
+    /// An offset that was never issued gets everything. Such an offset is from the future, in
+    /// milliseconds, from before the cluster was founded, or of another history.
     async fn foreign_offset(&self) -> Result<(), Violation> {
         let now = self.poll("client_mgmt", 0, "").await?.offset;
         let foreign = [

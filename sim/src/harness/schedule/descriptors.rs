@@ -1,7 +1,8 @@
 //! File descriptors that are used up for a while.
 //!
-//! A process that runs has its files and connections open. It can do without new ones, so it must go on: idle
-//! connections stopped three of five nodes once, because the log took its next file for a matter of life and death.
+//! A process that runs has its files and connections open. It can do without new ones, so it must
+//! go on. Idle connections once stopped three of five nodes, because the log treated a failure to
+//! open its next file as fatal.
 
 use yakt::raft::NodeId;
 

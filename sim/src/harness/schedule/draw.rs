@@ -40,14 +40,15 @@ const ABSENCE_EVERY: u32 = 8;
 /// How long that is: TCP tries again ever more seldom, so that a connection that was kept may take as long again.
 const ABSENCE_MILLIS: std::ops::Range<u64> = 60_000..180_000;
 
-/// Of so many runs, one has production's sizes and a state of a megabyte: its log is sent in appends, and its snapshot in
-/// chunks, that are as large as they get. Few, since such a run takes ten times as long.
+/// One run in this many has production's sizes and a state of a megabyte. Its log is sent in
+/// appends, and its snapshot in chunks, that are as large as they get. Such runs are few, since
+/// each takes ten times as long.
 const LARGE_EVERY: u32 = 48;
 
 /// Topics of such a state. With names of 249 bytes they are more than a megabyte.
 const LARGE_TOPICS: u16 = 4_200;
 
-/// Entries between snapshots of such a state at least: each is as much work as the state is large.
+/// Fewest entries between snapshots of such a state: the work of a snapshot grows with the state.
 const LARGE_SNAPSHOT_ENTRIES: u64 = 600;
 
 /// How far cluster time may run ahead of real time in a run: less than keys are remembered for, by the age up to which
@@ -227,7 +228,7 @@ fn enlarge(rng: &mut SeededRng, settings: &mut Settings, clients: &mut Vec<Vec<O
     settings.snapshot_chunk_bytes = RaftOptions::DEFAULT.snapshot_chunk_bytes;
     settings.snapshot_entries = settings.snapshot_entries.max(LARGE_SNAPSHOT_ENTRIES);
     for operation in clients.iter_mut().flatten() {
-        // A poller that is shown everything each time keeps the whole state in the history each time.
+        // A poll that returns everything keeps a copy of the whole state in the history each time.
         if let What::Poll { diff, .. } = &mut operation.what {
             *diff = true;
         }
@@ -376,8 +377,8 @@ fn bound_jumps(faults: &mut [Planned], settings: &Settings) {
     }
 }
 
-/// Lets all clocks that are far off be those of one node: a minority. Where a node may be the whole cluster
-/// for a while, its clock is a majority, and stays right.
+/// Restricts clocks that are far off to one node, a minority. If a node may be the whole cluster
+/// for a while, its clock is a majority: then every clock stays right.
 fn keep_calendars(faults: &mut Vec<Planned>) {
     let alone = faults.iter().any(|planned| matches!(planned.fault, Fault::Namesake { .. }));
     faults.retain(|planned| !(alone && matches!(planned.fault, Fault::WrongClock { .. })));

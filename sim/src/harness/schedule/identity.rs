@@ -97,7 +97,8 @@ impl Stage {
     /// Starts a copy of node `id`'s directory while the node runs. With `unseen`, the copy does not reach the node; with
     /// `headless`, the leader is killed at the same time, if it is another node.
     pub(super) async fn copy(&self, id: NodeId, unseen: bool, headless: bool) {
-        // The copy looks for its original where its log has it: see the limits in `yakt::node`.
+        // The copy looks for its original at the address that its log has: see the limits in
+        // `yakt::node`.
         let is_found = self.cluster.is_found(id);
         if self.is_over() || !is_found || (unseen && !self.cluster.is_well_connected(id)) {
             return;

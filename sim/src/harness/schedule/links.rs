@@ -1,8 +1,8 @@
 //! Links that drop large packets, and hosts that refuse connections in one direction.
 //!
-//! Neither stops a heartbeat, so a leader behind such a link goes on leading. It must notice that it
-//! commits nothing, and a follower that does not reach its leader must not call itself ready (a client asks
-//! each node for that throughout a run: `probe`).
+//! Neither stops a heartbeat, so a leader behind such a link goes on leading. It must notice that
+//! it commits nothing. A follower that does not reach its leader must not call itself ready. A
+//! client asks each node for that throughout a run (`probe`).
 
 use std::time::Duration;
 
@@ -16,11 +16,12 @@ use crate::harness::Violation;
 use crate::harness::cluster::host;
 use crate::harness::coverage::Site;
 
-/// How long an otherwise undisturbed cluster may take no write while large packets of its leader are
-/// dropped: 4 s until the leader notices, an election, and a few attempts of 3 s.
+/// How long an otherwise undisturbed cluster may take no write while large packets of its leader
+/// are dropped. This is 4 s until the leader notices, an election, and a few attempts of 3 s.
 const BLACK_HOLE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Heartbeat intervals that come to it: a leader notices after 20, and an election takes up to 15.
+/// Heartbeat intervals that are added to it: a leader notices after 20, and an election takes up to
+/// 15.
 const BLACK_HOLE_HEARTBEATS: u64 = 40;
 
 /// Pause between two attempts to write.
@@ -31,7 +32,8 @@ impl Stage {
         (1..=self.cluster.size()).filter(move |other| *other != id)
     }
 
-    /// Writes of more than `bytes` bytes from node `id` to the other nodes vanish for `length` milliseconds.
+    /// Writes of more than `bytes` bytes from node `id` to the other nodes vanish for `length`
+    /// milliseconds.
     pub(super) async fn black_hole(&self, id: NodeId, bytes: u64, length: u64) {
         let (begun, bytes) = (rt::now::<SimEnv>(), usize::try_from(bytes).unwrap_or(usize::MAX));
         self.note("network", Some(id), || format!("packets over {bytes} bytes vanish"));
@@ -49,8 +51,8 @@ impl Stage {
         self.note("heal", Some(id), || "packets of any size arrive".to_owned());
     }
 
-    /// Reports a violation if no other node than `leader` takes a write in time, unless something else is
-    /// wrong too.
+    /// Reports a violation if no node other than `leader` takes a write in time, unless something
+    /// else is wrong too.
     async fn expect_writes(&self, leader: NodeId) {
         let heartbeats = self.settings.heartbeat_millis * BLACK_HOLE_HEARTBEATS;
         let limit = BLACK_HOLE_LIMIT + Duration::from_millis(heartbeats);
@@ -80,8 +82,8 @@ impl Stage {
         }
     }
 
-    /// The leader, or every other node, refuses the connections of node `id` for `length` milliseconds. The
-    /// node's present ones end.
+    /// The leader, or every other node, refuses the connections of node `id` for `length`
+    /// milliseconds. The node's present connections to them end.
     pub(super) async fn refuse(&self, id: NodeId, by_all: bool, length: u64) {
         let leader = self.resolve(Target::Leader);
         let refusing: Vec<_> = self.others(id).filter(|other| by_all || *other == leader).collect();

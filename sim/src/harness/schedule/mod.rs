@@ -201,17 +201,18 @@ pub enum Fault {
     ResetClient { client: usize, target: Target },
     /// The disk fails; whoever runs on it stops, and is started again when the disk works.
     Disk { target: Target, fault: DiskFault, length: u64 },
-    /// The file descriptors are used up: no file is opened, no connection made or accepted.
+    /// The file descriptors are used up: no file is opened, and no connection is made or accepted.
     Descriptors { target: Target, length: u64 },
     /// The disk takes long.
     SlowDisk { target: Target, latency: u64, length: u64 },
     /// A power loss, after which bits are found flipped in data that was cold.
     Rot { target: Target, bits: u64, down: u64 },
-    /// The directories of several nodes are put back to what they were so long before.
+    /// The directories of several nodes are put back to their contents of `age` milliseconds
+    /// before.
     Restore { first: NodeId, count: u64, age: u64, down: u64 },
     /// A power loss, after which the last record of the log is found damaged.
     DamageTail { target: Target, down: u64 },
-    /// A clock is wrong by so many seconds, for a while.
+    /// A clock is wrong by `seconds` for a while.
     WrongClock { target: Target, seconds: i64, length: u64 },
     /// A clock jumps, ahead or back.
     Jump { target: Target, millis: i64 },
@@ -254,17 +255,20 @@ pub enum Fault {
     },
     /// The operator hands leadership over.
     Transfer { to: NodeId },
-    /// Names do not resolve on any node, or lookups hang; the leader may die meanwhile, and stays down.
+    /// Names do not resolve on any node, or lookups hang. The leader may die meanwhile, and then
+    /// stays down.
     FailNames { hangs: bool, kill: bool, gap: u64, length: u64 },
-    /// Writes of more than so many bytes from a node to the others vanish; small ones pass.
+    /// Writes of more than `bytes` bytes from a node to the others vanish; smaller ones pass.
     BlackHole { target: Target, bytes: u64, length: u64 },
-    /// The leader refuses the connections that a node opens, or all other nodes do.
+    /// The leader, or every other node, refuses the connections that a node opens.
     Refuse { target: Target, by_all: bool, length: u64 },
     /// A node is told to take a snapshot now, and to purge what it may.
     Snapshot { target: Target },
-    /// The same, with a power loss in the n-th write after the snapshot is there: among the writes of the purge.
+    /// The same, with a power loss in the n-th write after the snapshot is there: among the writes
+    /// of the purge.
     CrashInPurge { target: Target, writes: u64, loss: Loss, down: u64 },
-    /// A node is removed, the leader dies at that moment, and the node asks to join while another is elected.
+    /// A node is removed, and the leader dies at that moment. The node asks to join while another
+    /// leader is elected.
     RejoinAtElection { target: Target, wiped: bool, down: u64 },
     /// The leader dies, and many readers come in the first moment of the next one.
     ReadersAtElection { readers: u64, down: u64 },

@@ -1,7 +1,7 @@
 //! Names stop resolving for a while, and a leader dies meanwhile.
 //!
-//! Connections that are open go on, so a cluster whose leader lives notices little. What must work
-//! without a name service is an election: nodes that have run for a while remember each other's addresses.
+//! Open connections go on, so a cluster whose leader lives notices little. An election must work
+//! without a name service: nodes that have run for a while remember each other's addresses.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::harness::Violation;
 use crate::harness::cluster::host;
 use crate::harness::coverage::Site;
 
-/// How long a cluster must have been undisturbed before the outage to be judged in it: a node looks its
-/// peers' names up every 5 s.
+/// How long a cluster must have been undisturbed before the outage for its election to be judged: a
+/// node looks up its peers' names every 5 s.
 const SETTLED: Duration = Duration::from_secs(8);
 
 /// How long an otherwise undisturbed cluster may be without a leader after the old one died.
 const ELECTION_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often it is looked at.
+/// Pause between two looks at the cluster.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Stage {
-    /// Lookups fail on every node, or hang; after `gap` the leader is killed, if `kill`, and stays down until
-    /// the outage ends.
+    /// Lookups fail on every node, or hang. With `kill`, the leader is killed after `gap`, and
+    /// stays down until the outage ends.
     pub(super) async fn fail_names(&self, hangs: bool, kill: bool, gap: u64, length: u64) {
         let before = self.cluster.lives();
         let settled = kill && self.is_undisturbed_for(SETTLED, None).await;
@@ -60,7 +60,7 @@ impl Stage {
         }
     }
 
-    /// Reports a violation if nobody leads after `victim`, unless something else is wrong too.
+    /// Reports a violation if no node leads after `victim`, unless something else is wrong too.
     async fn expect_election(&self, victim: NodeId) {
         let lives = self.cluster.lives();
         let undisturbed = self.is_undisturbed_for(ELECTION_LIMIT, Some(victim)).await;
@@ -75,8 +75,9 @@ impl Stage {
         }
     }
 
-    /// Waits for `duration`, or until something disturbs the nodes other than `victim`, a leader appears after
-    /// `victim`, or the time is over. Says whether it was the duration that ended.
+    /// Waits for `duration`. Stops earlier if something disturbs the nodes other than `victim`, if
+    /// a leader appears after `victim`, or if the run's time is over. Returns whether the whole
+    /// duration passed.
     async fn is_undisturbed_for(&self, duration: Duration, victim: Option<NodeId>) -> bool {
         let deadline = rt::now::<SimEnv>() + duration;
         while rt::now::<SimEnv>() < deadline {

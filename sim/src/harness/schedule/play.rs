@@ -132,7 +132,7 @@ pub(super) struct Stage {
     pub(super) settings: Arc<Settings>,
     /// How many crowds of clients have come: each is a host of its own.
     crowds: Arc<AtomicU64>,
-    /// The latest time that the clocks of a majority have reached, and when.
+    /// The latest time that the clocks of a majority have reached, and when that was computed.
     pub(super) majority_time: Arc<Mutex<Option<(Duration, rt::Instant<SimEnv>)>>>,
     /// When the faults end.
     pub(super) over: rt::Instant<SimEnv>,

@@ -32,7 +32,7 @@ const FORGET_MILLIS: u64 = 1_500;
 /// How long a node that was outrun is given to catch up.
 const CATCH_UP_MILLIS: u64 = 2_000;
 
-/// Bytes of a long topic name, which may have 249.
+/// Bytes of a long topic name; the limit is 249.
 const LONG_NAME_BYTES: usize = 240;
 
 /// How far answers that are late by the same time may be apart.
@@ -311,7 +311,7 @@ impl Stage {
         })
     }
 
-    /// A client writes at a node; yields the name of the new topic if that was acknowledged.
+    /// A client writes at a node. Yields the name of the new topic if the write was acknowledged.
     pub(super) fn write(&self, at: NodeId) -> JoinHandle<Option<String>> {
         self.write_padded(at, 0)
     }

@@ -1,5 +1,6 @@
-//! Directories that return to an earlier moment, damage in the last record of a log, clocks that are
-//! years off; and a client that asks every node whether it is ready, and then whether that is true.
+//! Directories that return to an earlier moment, damage in the last record of a log, and clocks
+//! that are years off. A client also asks every node whether it is ready, and then tests whether
+//! that is true.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -23,18 +24,18 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// The same in heartbeat intervals, where these are long and runs last for hours.
 const PROBE_HEARTBEATS: u64 = 50;
 
-/// Answers in a row that a node may give wrongly: what it can know may be over a moment later.
+/// Wrong answers in a row that a node may give: the state that it knows may be over a moment later.
 const WRONG_ANSWERS_MAX: u32 = 3;
 
 /// Pause between two looks at cluster time.
 const TIME_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How far cluster time may be ahead of the clocks of a majority, beyond [`CLOCK_LEAD_MAX`]: by the drift
-/// of clocks, and by clocks that jump back.
+/// How far cluster time may be ahead of the clocks of a majority, beyond [`CLOCK_LEAD_MAX`]. The
+/// reasons are the drift of clocks, and clocks that jump back.
 const TIME_SLACK: Duration = Duration::from_secs(10);
 
 impl Stage {
-    /// Puts the directories of `count` nodes back to what they were `age` milliseconds before.
+    /// Puts the directories of `count` nodes back to their contents of `age` milliseconds before.
     pub(super) async fn restore(&self, first: NodeId, count: u64, age: u64, down: u64) {
         let size = self.cluster.size();
         let ids: Vec<_> = (0..count.min(size)).map(|step| (first - 1 + step) % size + 1).collect();
@@ -92,8 +93,8 @@ impl Stage {
         self.note("clock", Some(id), || "the clock is set".to_owned());
     }
 
-    /// Asks each node whether it is ready, and then to serve a linearizable read. A node that says yes and
-    /// serves nothing, several times in a row, lies.
+    /// Asks each node whether it is ready, and then to serve a linearizable read. A node that
+    /// several times in a row says yes and serves nothing lies.
     pub(super) async fn probe(self) {
         let cluster = self.cluster.clone();
         let heartbeats = Duration::from_millis(self.settings.heartbeat_millis * PROBE_HEARTBEATS);
@@ -132,9 +133,11 @@ impl Stage {
         self.majority_time();
     }
 
-    /// The latest time that the clocks of a majority of the voters have reached, gone on since. To be
-    /// called before and after each jump: nodes remember a clock that was right for a moment. All
-    /// memberships since the last call count, that of a voter which was alone for a moment too.
+    /// The latest time that the clocks of a majority of the voters have reached, gone on since.
+    ///
+    /// Must be called before and after each jump, because nodes remember a clock that was right for
+    /// a moment. All memberships since the last call count, also that of a voter that was alone for
+    /// a moment.
     pub(super) fn majority_time(&self) -> Duration {
         let now = rt::now::<SimEnv>();
         let mut reached = self.majority_time.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +153,7 @@ impl Stage {
         time
     }
 
-    /// Watches that cluster time follows the clocks of a majority and no others.
+    /// Checks that cluster time follows the clocks of a majority and no others.
     pub(super) async fn watch_time(self) {
         loop {
             let bound = self.majority_time();

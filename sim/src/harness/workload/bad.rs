@@ -36,7 +36,8 @@ fn refused(request: Request, status: StatusCode, code: &'static str) -> Request 
     Request { refusal: Some(Refusal { status, code, by: Refuser::Door }), ..request }
 }
 
-/// A keyed write's `key` under another request, of which nothing may come. `which` chooses the request.
+/// A keyed write's `key` with another request, which must have no effect. `which` chooses the
+/// request.
 pub(in crate::harness) fn reuse(key: String, which: u32) -> Request {
     let request = match which % 4 {
         0 => Request::post("/create_topic", json!({ "name": format!("again-{key}") })),
@@ -55,13 +56,13 @@ pub(in crate::harness) fn reuse(key: String, which: u32) -> Request {
     Request { refusal: Some(Refusal { status, code, by: Refuser::Cluster }), ..request }
 }
 
-/// A keyed write's key and body on another path, `request`, of which nothing may come.
+/// A keyed write's key and body on another path, `request`, which must have no effect.
 pub(super) fn misrouted(request: Request) -> Request {
     let (status, code) = (StatusCode::CONFLICT, "idempotency_key_reused");
     Request { refusal: Some(Refusal { status, code, by: Refuser::Cluster }), ..request }
 }
 
-/// A keyed write's `key`, which should be forgotten by now, under another request.
+/// A keyed write's `key`, which should be forgotten by now, with another request.
 pub(in crate::harness) fn revive(key: String) -> Request {
     let body = json!({ "name": format!("revived-{key}") });
     let request = Request::post("/create_topic", body).keyed(key);

@@ -23,7 +23,7 @@ pub struct Operation {
     /// Whether a write carries an `Idempotency-Key` and is sent again until it is answered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keyed: bool,
-    /// Whether a keyed write is sent only once, whatever comes of it.
+    /// Whether a keyed write is sent only once, whatever its outcome.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub once: bool,
     /// Whether a read is content with what the asked node has.
@@ -96,9 +96,9 @@ pub enum What {
     Reuse(u32),
     /// What a node says about itself.
     Look(Look),
-    /// `create_partition` with fields that are left out otherwise.
+    /// `create_partition` with fields that `CreatePartition` omits.
     Place(Box<Placement>),
-    /// `register_broker` with fields that are left out otherwise.
+    /// `register_broker` with fields that `RegisterBroker` omits.
     Enlist {
         /// Its id.
         broker: u32,
@@ -111,7 +111,7 @@ pub enum What {
         /// Its security protocol, by its place in [`PROTOCOLS`], if it names one.
         protocol: Option<u8>,
     },
-    /// `update_broker` with fields that are left out otherwise.
+    /// `update_broker` with fields that `UpdateBroker` omits.
     Alter {
         /// Its id.
         broker: u32,
@@ -131,11 +131,14 @@ pub enum What {
         /// The producer's id.
         producer: u32,
     },
-    /// The key and the body of a keyed write of this many keyed writes ago, on another path: must be refused.
+    /// The key and the body of a keyed write of this many keyed writes ago, on another path: must
+    /// be refused.
     Misroute(u32),
-    /// The key of the client's first keyed write that is surely forgotten, with another request: a new change.
+    /// The key of the client's first keyed write that is surely forgotten, with another request: a
+    /// new change.
     Revive,
-    /// `create_topic`, this many at the same time, with the longest names: a state of megabytes takes few requests.
+    /// `create_topic`, this many, with the longest names: few requests make a state of megabytes. Up to 24
+    /// of them are under way at the same time.
     Bulk {
         /// The number of the first topic.
         first: u32,
@@ -152,7 +155,7 @@ pub const STATUSES: [&str; 5] = ["INIT", "FENCED", "UNFENCED", "ALIVE", "CLOSED"
 /// Security protocols, for [`What::Enlist`] and [`What::Alter`]. Any legal name is one.
 pub const PROTOCOLS: [&str; 3] = ["PLAINTEXT", "SASL_SSL", "TCP"];
 
-/// A partition with all that a request may say of it. Brokers are numbers, as in [`What`].
+/// A partition with all fields that a request may set. Brokers are numbers, as in [`What`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// The topic.
@@ -167,7 +170,7 @@ pub struct Placement {
     pub removing: Option<Vec<u32>>,
     /// Those of them that a reassignment brings in.
     pub adding: Option<Vec<u32>>,
-    /// Who leads, if the client says so: broker 0 is nobody.
+    /// The leader, if the client names one: broker 0 stands for no leader.
     pub leader: Option<u32>,
 }
 
@@ -201,17 +204,17 @@ pub enum Way {
     InternalUuid,
     /// A port as a string.
     Text,
-    /// What is left out is `null`.
+    /// Omitted fields are sent as `null`.
     Nulls,
     /// With fields that only the server sets, as in a record that was read.
     Whole,
-    /// With a query that says what is so by default.
+    /// With a query that states the defaults.
     Defaults,
     /// With `Accept-Encoding: gzip`.
     Gzip,
     /// With `Accept-Encoding: zstd`.
     Zstd,
-    /// A poll from an offset that is an hour ahead, as of another cluster.
+    /// A poll from an offset that is an hour ahead, as if it came from another cluster.
     Foreign,
 }
 

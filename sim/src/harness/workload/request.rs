@@ -1,4 +1,5 @@
-//! Requests of the plan's writes: their bodies, and the other ways to send them that the contract allows.
+//! Requests of the plan's writes: their bodies, and the other ways to send them that the contract
+//! allows.
 //!
 //! The references to brokers come from the session, which knows the UUIDs that it was told.
 
@@ -9,7 +10,7 @@ use yakt::metadata::limits::TOPIC_NAME_CHARS_MAX;
 use super::plan::{PROTOCOLS, Placement, STATUSES, Way, What};
 use crate::harness::client::Request;
 
-/// What a session knows of brokers and topics: how to refer to them, and their last epochs.
+/// A session's knowledge of brokers and topics: how to refer to them, and their last epochs.
 pub(super) trait Known {
     /// How a body refers to `broker`.
     fn reference(&self, broker: u32) -> Value;
@@ -39,7 +40,8 @@ fn protocol(number: u8) -> &'static str {
     PROTOCOLS[usize::from(number) % PROTOCOLS.len()]
 }
 
-/// The request of the write `what`; `None` when the client does not know enough to make it, or it is no write.
+/// The request of a write. `None` when the client does not know enough to make it, or when the
+/// operation is no write.
 pub(super) fn of(what: &What, known: &impl Known) -> Option<Request> {
     Some(match what {
         What::CreateTopic(topic) => {
@@ -175,7 +177,7 @@ fn server_set(record: &str) -> Value {
     }
 }
 
-/// `request`, sent in this way. What has no such way stays as it is.
+/// `request`, sent in this way. A request that has no such way stays as it is.
 pub(super) fn in_way(request: Request, way: Way) -> Request {
     let (record, method) = endpoint(&request.path);
     match way {
@@ -186,7 +188,7 @@ pub(super) fn in_way(request: Request, way: Way) -> Request {
         Way::Gzip => Request { accept_encoding: Some("gzip"), ..request },
         Way::Zstd => Request { accept_encoding: Some("zstd"), ..request },
         Way::Defaults => with_defaults(request),
-        // The session sees to it.
+        // The session handles these.
         Way::Uuid | Way::Foreign => request,
         Way::Envelope | Way::InternalUuid | Way::Text | Way::Nulls | Way::Whole => {
             match request.body {
@@ -237,7 +239,7 @@ fn with_fields(mut fields: Map<String, Value>, record: &str, way: Way) -> Value 
     fields.into()
 }
 
-/// A read with a query that says the default.
+/// A read with a query that states the defaults.
 fn with_defaults(request: Request) -> Request {
     let path = request.path.as_str();
     if request.method != Method::GET {
@@ -261,8 +263,8 @@ fn with_defaults(request: Request) -> Request {
     Request { path, ..request }
 }
 
-/// The key and the body of the keyed `request` on another path that takes such a body, if there is one. Nothing may come
-/// of it while the key is known.
+/// The key and the body of the keyed `request` on another path that takes such a body, if there is
+/// one. It must have no effect while the key is known.
 pub(super) fn elsewhere(request: &Request) -> Option<Request> {
     let path = request.path.as_str();
     if let Some(broker) = path.strip_prefix("/unregister_broker/") {

@@ -25,8 +25,9 @@ const KEYED_TRIES_MAX: usize = 8;
 /// clocks that are minutes ahead take cluster time ahead with them.
 const REPEAT_AGE_MAX: Duration = Duration::from_mins(1);
 
-/// How old a keyed write must be for its key to be forgotten, whatever cluster time was like: the ten minutes for which
-/// keys are remembered, and some for the time that a cluster without a leader does not count.
+/// How old a keyed write must be for its key to be forgotten, whatever cluster time was like. Keys
+/// are remembered for ten minutes; the rest is for the time that a cluster without a leader does
+/// not count.
 const FORGOTTEN_AGE_MIN: Duration = Duration::from_mins(14);
 
 /// Seconds by which an offset of another cluster is ahead.
@@ -56,7 +57,7 @@ pub(super) struct Session {
     serial: u64,
     /// The offset of the last poll of each kind, in seconds.
     offsets: [f64; 2],
-    /// The history that each of these is of, once there is one.
+    /// The history that each of these offsets belongs to, once there is one.
     histories: [Option<String>; 2],
     /// The UUIDs of the topics that it was told of.
     topics: BTreeMap<u32, String>,
@@ -113,7 +114,8 @@ impl Session {
             What::Poll { brokers, diff } => self.poll(operation, (*brokers, *diff), ways).await,
             What::Repeat(back) => {
                 if let Some(request) = self.recent(*back).map(|answered| answered.request.clone()) {
-                    // Another method is the same request: the key is of the path and the body.
+                    // A key belongs to the path and the body, so another method makes the same
+                    // request.
                     let is_other = ways.contains(&Way::Method);
                     let request = if is_other { in_way(request, Way::Method) } else { request };
                     self.send(operation.node, &request).await;
@@ -224,7 +226,8 @@ impl Session {
         self.client.send(&http(node), &request).await.ok()
     }
 
-    /// Sends the first key that is surely forgotten with another request, which is a new change then.
+    /// Sends the first key that is surely forgotten with another request, which is a new change
+    /// then.
     async fn revive(&mut self, node: NodeId) {
         let is_old = |answered: &Answered| {
             answered.is_remembered && rt::now::<SimEnv>() - answered.begun > FORGOTTEN_AGE_MIN
@@ -237,7 +240,7 @@ impl Session {
         self.cluster.watch().coverage().reach(Site::KeyRevived, revived);
     }
 
-    /// Creates many topics, some at a time, each over a connection of its own.
+    /// Creates many topics, [`BULK_WIDTH`] at a time, over as many connections.
     async fn bulk(&mut self, node: NodeId, first: u32, count: u16) {
         let lanes = (0..BULK_WIDTH).map(|lane| {
             let exchanges = self.cluster.exchanges().clone();
@@ -271,7 +274,7 @@ impl Session {
         let mut query = Vec::new();
         if diff {
             query.push("mode=diff".to_owned());
-            // Those who apply diffs have to know that they are of the same history.
+            // A client that applies diffs has to know that they are of the same history.
             let history = self.histories[kind].as_ref();
             query.extend(history.map(|history| format!("history={history}")));
         }
@@ -302,7 +305,7 @@ impl Session {
     }
 }
 
-/// What a session was told, and how it refers to brokers.
+/// A session's knowledge, and how it refers to brokers.
 struct Told<'a> {
     session: &'a Session,
     by_uuid: bool,

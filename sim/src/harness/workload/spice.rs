@@ -32,10 +32,10 @@ pub(super) fn add(shape: &Shape, operations: Vec<Operation>) -> Vec<Operation> {
     spiced
 }
 
-/// Of so many keyed writes, one is sent once only.
+/// One keyed write in this many is sent only once.
 const ONCE_EVERY: u32 = 6;
 
-/// `what` as it is, with fields that are left out otherwise, or asked in another way.
+/// The operation as it is, with fields that are otherwise omitted, or asked in another way.
 fn vary(shape: &Shape, what: What, rng: &mut SeededRng) -> What {
     if matches!(what, What::Bad(_)) {
         return What::Bad(rng.random_range(0..bad::KINDS));
@@ -73,7 +73,7 @@ fn vary(shape: &Shape, what: What, rng: &mut SeededRng) -> What {
     };
     let way = ways[rng.random_range(0..ways.len())];
     let what = What::Otherwise(way, Box::new(what));
-    // Another method goes with every other way.
+    // Another method can be combined with every other way.
     let has_method = ways.contains(&Way::Method) && way != Way::Method;
     if has_method && rng.random_bool(0.4) {
         return What::Otherwise(Way::Method, Box::new(what));
@@ -81,7 +81,7 @@ fn vary(shape: &Shape, what: What, rng: &mut SeededRng) -> What {
     what
 }
 
-/// `what` with fields that are left out otherwise.
+/// The operation with fields that are otherwise omitted.
 fn widen(shape: &Shape, what: What, rng: &mut SeededRng) -> What {
     match what {
         What::RegisterBroker { broker, port } => What::Enlist {
@@ -95,7 +95,7 @@ fn widen(shape: &Shape, what: What, rng: &mut SeededRng) -> What {
             broker,
             host: rng.random_bool(0.4).then(|| rng.random_range(0..4)),
             protocol: rng.random_bool(0.4).then(|| rng.random_range(0..3)),
-            // Mostly between being fenced and not: INIT is refused, and CLOSED is the end.
+            // Mostly a change between fenced and unfenced: INIT is refused, and CLOSED is the end.
             status: rng
                 .random_bool(0.7)
                 .then(|| [1, 1, 1, 2, 2, 2, 3, 3, 3, 0, 4][rng.random_range(0..11)]),
@@ -114,7 +114,7 @@ fn widen(shape: &Shape, what: What, rng: &mut SeededRng) -> What {
 /// Producer ids that clients choose: few, so that they meet those that the server chooses.
 const PRODUCERS: u32 = 48;
 
-/// Of so many placements, one contradicts itself.
+/// One placement in this many contradicts itself.
 const ABSURD_EVERY: u32 = 8;
 
 /// A placement on some of `brokers` brokers, mostly one that makes sense.
@@ -141,7 +141,7 @@ fn placement(
     let (removing, adding) = (some(rng, 0.5), some(rng, 0.5));
     let leader = rng.random_bool(0.5).then(|| {
         let in_sync = isr.as_ref().unwrap_or(&replicas);
-        // Now and then nobody is to lead.
+        // Now and then the request asks for no leader.
         let place = rng.random_range(0..=in_sync.len());
         in_sync.get(place).copied().unwrap_or(0)
     });

@@ -17,13 +17,13 @@
 //!   searched for whole records at every sector: nobody can plant one who does not know the secret. Nor are files of an
 //!   earlier life of the directory taken for this one's.
 //!
-//! A spare file is open before it is needed. A process can run out of file descriptors at any time: idle connections
-//! did that, and three nodes of five stopped when they opened their next file. So:
+//! A spare file is open before it is needed. A process can run out of file descriptors at any time.
+//! Idle connections did that, and three nodes of five stopped when they opened their next file. So:
 //!
-//! 1. After each record the journal makes sure that a free file is open. A failure to open one is no error: it is
-//!    reported and tried again after [`SPARE_RETRY_INTERVAL`].
-//! 2. When the active file is full and there is still no spare, the active file grows beyond its size, up to
-//!    [`OVERFLOW_BYTES_MAX`].
+//! 1. After each record the journal makes sure that a free file is open. A failure to open one is
+//!    no error: it is reported and tried again after [`SPARE_RETRY_INTERVAL`].
+//! 2. When the active file is full and there is still no spare, the active file grows beyond its
+//!    size, up to [`OVERFLOW_BYTES_MAX`].
 //! 3. Only then does a write fail.
 //!
 //! Left out: telling a last record that rotted from one that was torn. It is taken for torn, and what it held is
@@ -59,19 +59,19 @@ pub(super) type OpenFile<D> = Box<dyn Fn(usize) -> io::Result<D> + Send + Sync>;
 /// Monotonic time since some origin.
 pub(super) type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
 
-/// Where a journal gets files and the time from.
+/// The source of a journal's files and time.
 pub(super) struct Outside<D> {
     pub(super) open: OpenFile<D>,
     pub(super) clock: Clock,
 }
 
-/// Pause between two attempts to open a spare file: often enough for a shortage of a few seconds, and seldom enough to
-/// cost nothing.
+/// Pause between two attempts to open a spare file. It is short enough for a shortage of a few
+/// seconds, and long enough to cost nothing.
 const SPARE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Largest size of a file that holds more than one record, in bytes. A file grows beyond the size of a segment only
-/// while no other file can be opened. Four segments of the usual size are minutes of writes, and are read at a start
-/// without delay.
+/// Largest size of a file that holds more than one record, in bytes. A file grows beyond the size
+/// of a segment only while no other file can be opened. Four segments of the usual size are minutes
+/// of writes, and are read at a start without delay.
 const OVERFLOW_BYTES_MAX: u64 = 64 << 20;
 
 const _: () = assert!(OVERFLOW_BYTES_MAX >= 4 * LOG_SEGMENT_BYTES);
@@ -102,11 +102,11 @@ pub(super) struct Journal<D> {
     warnings: Quiet<Duration>,
 }
 
-/// Where a record goes that does not fit into the active file.
+/// The place of a record that does not fit into the active file.
 enum Next {
-    /// To the beginning of another file.
+    /// The beginning of another file.
     Other(usize),
-    /// To the active file all the same: no other one can be opened.
+    /// The active file all the same: no other file can be opened.
     Overflow(usize),
 }
 
@@ -210,7 +210,7 @@ impl<D: StorageBackend> Journal<D> {
         Ok(record.len())
     }
 
-    /// Where a record of `record_bytes` goes that does not fit into the active file.
+    /// The place of a record of `record_bytes` that does not fit into the active file.
     fn next_segment(&mut self, record_bytes: usize) -> io::Result<Next> {
         if let Some(spare) = self.spare() {
             return Ok(Next::Other(spare));
@@ -255,7 +255,7 @@ impl<D: StorageBackend> Journal<D> {
     /// Opens a spare file unless one is there, or the last attempt has just failed.
     fn keep_spare(&mut self) {
         if self.is_spare_due() && self.spare().is_none() {
-            // A failure is reported there, and matters only once the active file is full.
+            // `open_spare` reports a failure, which matters only once the active file is full.
             drop(self.open_spare());
         }
     }

@@ -47,7 +47,7 @@ impl Directory {
         Outside { open: Box::new(open), clock: Box::new(clock) }
     }
 
-    /// Lets files be opened up to number `limit` only, or all of them; and time pass.
+    /// Lets only the files before number `limit` be opened, or all of them; and lets time pass.
     fn limit(&self, limit: Option<usize>) {
         *self.descriptors.lock().expect("no panic") = limit;
         *self.time.lock().expect("no panic") += SPARE_RETRY_INTERVAL.as_secs();
@@ -271,7 +271,7 @@ fn files_of_an_earlier_life_are_written_over() {
 
 /// 1. Idle connections used up the descriptors of three nodes out of five.
 /// 2. Each opened the next file of its log when the active one was full, and failed.
-/// 3. The failure counted as one of the disk, and all three stopped.
+/// 3. The failure counted as a failure of the disk, and all three stopped.
 #[test]
 fn a_journal_that_cannot_open_its_next_file_goes_on() {
     let directory = Directory::default();

@@ -75,7 +75,7 @@ fn the_wrong_kind_for_the_age_is_caught() {
     let issued = poll(0, 0.0, "complete", 700.0, &[]);
     assert!(judge(&[issued.clone(), poll(2, 700.0, "complete", 1_300.0, &[])]).is_err());
     assert_eq!(judge(&[issued.clone(), poll(2, 700.0, "current", 1_300.0, &[])]), Ok(()));
-    // Offsets that were never issued get everything; one from the future must.
+    // An offset that was never issued may get everything; an offset from the future must.
     assert_eq!(judge(&[issued.clone(), poll(2, 699.0, "complete", 1_200.0, &[])]), Ok(()));
     assert_eq!(judge(&[poll(0, 900.0, "complete", 700.0, &[])]), Ok(()));
     for kind in ["current", "diff"] {

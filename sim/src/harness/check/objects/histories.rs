@@ -104,8 +104,9 @@ impl Histories {
         Ok(())
     }
 
-    /// Makes all ports, hosts, protocols and racks that no answer shows equal: an answer depends on none of them. Operations
-    /// of unknown outcome that differ in them alone become equal, and the search tries them in one order only.
+    /// Makes all ports, hosts, protocols and racks that no answer shows equal: no answer depends on
+    /// them. Operations of unknown outcome that differ only in them become equal, and the search
+    /// tries them in one order only.
     pub fn forget_unseen_details(&mut self) {
         for history in self.brokers.values_mut() {
             let shown = |name: &str| -> BTreeSet<String> {

@@ -16,22 +16,22 @@ impl RaftCheck {
         }
     }
 
-    /// The directory of `node` has forgotten some of what was on it.
+    /// The directory of `node` has forgotten some of its contents.
     pub fn relapsed(&mut self, node: NodeId) {
         if let Some(known) = self.nodes.remove(&node) {
             self.relapsed.insert(node, known);
         }
     }
 
-    /// Whether directories forgot more than Raft can bear.
+    /// Whether directories forgot more than Raft can tolerate.
     #[must_use]
     pub fn has_forked(&self) -> bool {
         self.forked
     }
 
-    /// Judges what `node`, whose directory has forgotten something, still has. The history may fork once an
-    /// entry that was committed is on too few disks for every majority to have it, or once a vote is
-    /// forgotten whose term may be decided again.
+    /// Judges the remaining contents of the directory of `node`, which has forgotten something. The
+    /// history may fork in two cases. Either a committed entry is on too few disks for every
+    /// majority to have it, or a vote is forgotten whose term may be decided again.
     fn judge_relapse(&mut self, node: NodeId, before: &Known) {
         let Some(now) = self.nodes.get(&node) else { return };
         let last_term = self.leaders.last_key_value().map_or(0, |(term, _)| *term);

@@ -79,14 +79,16 @@ pub struct RaftCheck {
     /// What was on disks that were lost and have no successor yet. An entry is committed once a majority has stored
     /// it, whatever becomes of their disks afterwards; the leader may hear of it later than of the loss.
     lost: BTreeMap<NodeId, Log>,
-    /// Nodes whose directories have forgotten something and were not read since, with what they had.
+    /// Nodes whose directories have forgotten something and were not read since, each with its
+    /// state before that.
     relapsed: BTreeMap<NodeId, Known>,
     forked: bool,
 }
 
 type Checked = Result<(), String>;
 
-/// How a violation begins that nothing excuses: a node replaces what it has applied, in silence.
+/// The first word of a violation that nothing excuses: a node silently replaces entries that it has
+/// applied.
 pub const HISTORY: &str = "history";
 
 /// A vote's place in the order of votes: a later term, then an elected leader over a candidate.

@@ -88,7 +88,8 @@ pub(super) fn draw(rng: &mut SeededRng, family: Family, clients: usize) -> Fault
         Family::Calendar => Fault::WrongClock {
             target: Target::Node(rng.random_range(1..=NODES)),
             seconds: {
-                // From an hour to two centuries: the last is beyond what is taken for a date.
+                // From an hour to two centuries: the largest values are beyond the times that are
+                // taken for a date.
                 let off = i64::try_from(spread(rng, 3_600, 6_400_000_000)).unwrap_or(3_600);
                 if rng.random_range(0..4) == 0 { -off } else { off }
             },
@@ -155,14 +156,14 @@ fn draw_power(rng: &mut SeededRng, target: Target) -> Fault {
     }
 }
 
-/// What returns to an earlier moment.
+/// Draws a fault in which directories return to an earlier moment.
 fn draw_relapse(rng: &mut SeededRng, target: Target) -> Fault {
     if rng.random_range(0..3) == 0 {
         return Fault::DamageTail { target, down: spread(rng, 20, 3_000) };
     }
     Fault::Restore {
         first: rng.random_range(1..=NODES),
-        // A majority is the end of the run, which nothing is learned from beyond that.
+        // If a majority returns, the run ends, and nothing is learned beyond that.
         count: [1, 1, 1, 1, 2, 2, 2, 3][rng.random_range(0..8)],
         age: spread(rng, 100, 10_000),
         down: spread(rng, 20, 3_000),
