@@ -5,7 +5,8 @@
 //! - on a disk that loses power but is sound, every directory opens, and holds exactly what was
 //!   acknowledged, or that and writes that were under way, a prefix of them;
 //! - on a disk whose bits flip, nothing panics, and what opens all the same holds the same as above, except
-//!   that the last write may be missing after a crash: its rotten pages look like torn ones.
+//!   that the last write may be missing after a crash: its rotten pages look like torn ones;
+//! - no truncation removes an entry that the node knows to be committed.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -48,7 +49,7 @@ pub enum Step {
     Append,
     /// Vote in a later term: for node `a`, committed if `b` is odd.
     Vote,
-    /// Cut off the last `a` entries, as far as they are not purged.
+    /// Truncate the last `a` entries, as far as they are not purged. Refused if one is known to be committed.
     Truncate,
     /// Forget the first `1 + a` entries; with `b` odd, up to that many after the last one.
     Purge,
@@ -119,6 +120,8 @@ struct Run {
     saved: History<Saved>,
     /// Commit points that were noted.
     committed: BTreeSet<Option<EntryId>>,
+    /// The commit point that the open directory was told last, or was opened with.
+    known: Option<EntryId>,
     /// The next entry's content.
     fresh: u64,
     term: u64,
@@ -188,6 +191,7 @@ pub fn run(data: &[u8]) {
         log: History::new(),
         saved: History::new(),
         committed: BTreeSet::from([None]),
+        known: None,
         fresh: 0,
         term: 1,
     };
@@ -292,6 +296,7 @@ impl Run {
             self.committed.contains(&committed) || committed == found.0.last(),
             "{committed:?} was never committed"
         );
+        self.known = committed;
         // What it would fall back to next is forgotten.
         if fell_back { Err(End::Refused) } else { Ok(Open { log, snapshots, runtime }) }
     }
@@ -352,6 +357,11 @@ impl Run {
                 let entries = now.entries[..kept].to_vec();
                 let after = Log { entries, ..now };
                 let last = after.last();
+                if last < self.known {
+                    let refused = runtime.block_on(log.truncate_after(last));
+                    assert!(refused.is_err(), "a committed entry was truncated");
+                    return Ok(());
+                }
                 self.log.states.push(after);
                 runtime.block_on(log.truncate_after(last))
             }
@@ -360,6 +370,7 @@ impl Run {
             _ => {
                 let committed = now.pick(args[0]);
                 self.committed.insert(committed);
+                self.known = committed.or(self.known);
                 runtime.block_on(log.save_committed(committed))
             }
         };
