@@ -79,6 +79,21 @@ impl<E: Env> Done<E> {
     }
 }
 
+/// Answers writes that failed, or that the disk will never see.
+///
+/// openraft keeps the first error and stops. It logs a line for each error that it is told, so a
+/// disk that fails under a full queue of appends would cost hundreds of lines: only the first append
+/// is answered.
+fn refuse<E: Env>(writes: impl Iterator<Item = Done<E>>, failure: &Failure) {
+    let mut raft_knows = false;
+    for done in writes {
+        if matches!(done, Done::Raft(..)) && std::mem::replace(&mut raft_knows, true) {
+            continue;
+        }
+        done.tell(&Err(failure.clone()));
+    }
+}
+
 /// The first error, kept: it answers every later write.
 #[derive(Clone, Debug)]
 struct Failure(io::ErrorKind, Arc<str>);
@@ -257,11 +272,12 @@ impl<E: Env> Writer<E> {
                 let failure = Failure(error.kind(), format!("the disk failed: {error}").into());
                 let mut state = self.state();
                 state.disk = Disk::Failed(failure.clone());
-                let refused = std::mem::take(&mut state.waiting);
+                let waiting = std::mem::take(&mut state.waiting);
                 drop(state);
-                for done in dones.into_iter().chain(refused.into_iter().map(|(_, done)| done)) {
-                    done.tell(&Err(failure.clone()));
-                }
+                refuse(
+                    dones.into_iter().chain(waiting.into_iter().map(|(_, done)| done)),
+                    &failure,
+                );
             }
         }
     }
