@@ -36,10 +36,13 @@ fn refused(request: Request, status: StatusCode, code: &'static str) -> Request 
     Request { refusal: Some(Refusal { status, code, by: Refuser::Door }), ..request }
 }
 
+/// The requests that [`reuse`] chooses from.
+pub(super) const REUSES: u32 = 6;
+
 /// A keyed write's `key` with another request, which must have no effect. `which` chooses the
-/// request.
+/// request. A number means the same for ever, as with [`KINDS`].
 pub(in crate::harness) fn reuse(key: String, which: u32) -> Request {
-    let request = match which % 4 {
+    let request = match which % REUSES {
         0 => Request::post("/create_topic", json!({ "name": format!("again-{key}") })),
         1 => {
             let body = json!({ "topicUUID": NOTHING, "partitionId": 0 });
@@ -49,7 +52,12 @@ pub(in crate::harness) fn reuse(key: String, which: u32) -> Request {
             let body = json!({ "brokerId": NOBODY, "brokerHost": "again", "brokerPort": 1 });
             Request::post("/register_broker", body)
         }
-        _ => Request::post("/update_broker", json!({ "brokerId": NOBODY, "brokerPort": 1 })),
+        3 => Request::post("/update_broker", json!({ "brokerId": NOBODY, "brokerPort": 1 })),
+        4 => {
+            let request = Request::get(format!("/unregister_broker/{NOBODY}"));
+            Request { method: Method::DELETE, ..request }
+        }
+        _ => Request::post("/register_producer", json!({ "brokerId": NOBODY })),
     };
     let request = request.keyed(key);
     let (status, code) = (StatusCode::CONFLICT, "idempotency_key_reused");

@@ -174,7 +174,7 @@ fn draw_extra(shape: &Shape, before: &Operation, rng: &mut SeededRng) -> Option<
         return None;
     }
     let what = match rng.random_range(0..16) {
-        0..2 => What::Reuse(rng.random_range(0..4)),
+        0..2 => What::Reuse(rng.random_range(0..bad::REUSES)),
         2 => What::Misroute(rng.random_range(0..8)),
         3 => What::Revive,
         4..7 => What::Look(Look::Metrics),
