@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::moves::Moves;
 use crate::env::{Env, rt};
 use crate::metadata::Timestamp;
 use crate::raft::types::NodeId;
@@ -47,20 +48,25 @@ pub struct Unreachable {
 /// The records of all peers. Clones share them.
 pub struct Health<E: Env> {
     env: E,
+    moves: Moves,
     peers: Arc<Mutex<BTreeMap<NodeId, PeerHealth<E>>>>,
 }
 
 impl<E: Env> Clone for Health<E> {
     fn clone(&self) -> Self {
-        Self { env: self.env.clone(), peers: Arc::clone(&self.peers) }
+        Self {
+            env: self.env.clone(),
+            moves: self.moves.clone(),
+            peers: Arc::clone(&self.peers),
+        }
     }
 }
 
 impl<E: Env> Health<E> {
     /// Every peer counts as reachable until a call fails.
     #[must_use]
-    pub fn new(env: E) -> Self {
-        Self { env, peers: Arc::default() }
+    pub fn new(env: E, moves: Moves) -> Self {
+        Self { env, moves, peers: Arc::default() }
     }
 
     /// The record of `peer`.
@@ -69,6 +75,7 @@ impl<E: Env> Health<E> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let record = peers.entry(peer).or_insert_with(|| PeerHealth {
             env: self.env.clone(),
+            moves: self.moves.clone(),
             peer,
             shared: Arc::default(),
         });
@@ -92,13 +99,19 @@ impl<E: Env> Health<E> {
 /// The record of one peer. Clones share it.
 pub struct PeerHealth<E: Env> {
     env: E,
+    moves: Moves,
     peer: NodeId,
     shared: Arc<Shared<E>>,
 }
 
 impl<E: Env> Clone for PeerHealth<E> {
     fn clone(&self) -> Self {
-        Self { env: self.env.clone(), peer: self.peer, shared: Arc::clone(&self.shared) }
+        Self {
+            env: self.env.clone(),
+            moves: self.moves.clone(),
+            peer: self.peer,
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -133,6 +146,7 @@ impl<E: Env> PeerHealth<E> {
 
     /// A call to the peer at `addr` failed before any answer came, for this reason.
     pub fn failed(&self, addr: &str, reason: &str) {
+        self.moves.failed(self.peer, addr);
         let line = {
             let mut record = self.shared.record.lock().unwrap_or_else(PoisonError::into_inner);
             self.shared.is_unreachable.store(true, Ordering::Release);
@@ -265,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_shows_since_when_why_and_how_often() {
-        let health = Health::new(TokioEnv);
+        let health = Health::new(TokioEnv, Moves::default());
         let peer = health.peer(3);
         peer.reached();
         assert_eq!(health.unreachable(3), None);

@@ -26,6 +26,7 @@ use super::client::{CallError, Channel, Target};
 use super::health::Health;
 use super::linger::{Wanted, without_superfluous};
 use super::message::{Request, Response};
+use super::moves::Moves;
 use super::names::Names;
 use crate::env::{Env, rt};
 use crate::raft::config::{
@@ -56,13 +57,21 @@ pub struct Network<E: Env> {
     observer: Option<Observer>,
     sent: Tally,
     wanted: Wanted,
-    control: Arc<Mutex<BTreeMap<NodeId, (Peer, Channel<E>)>>>,
+    control: Arc<Mutex<BTreeMap<NodeId, Control<E>>>>,
     /// The last entry that each node has acknowledged, and to which leadership, by data directory.
     acknowledged: Arc<Mutex<BTreeMap<Uuid, (Ballot, EntryId)>>>,
     /// Whether this node sends no appends, so that its followers elect another leader.
     silent: Arc<AtomicBool>,
-    /// Members that were seen at another place than the membership says: what it says, and where they were seen.
-    moved: Arc<Mutex<BTreeMap<NodeId, (Peer, Peer)>>>,
+    moves: Moves,
+}
+
+/// The control channel to one peer.
+struct Control<E: Env> {
+    /// Where the membership has the peer.
+    recorded: Peer,
+    /// Where the channel leads.
+    peer: Peer,
+    channel: Channel<E>,
 }
 
 impl<E: Env> Clone for Network<E> {
@@ -76,7 +85,7 @@ impl<E: Env> Clone for Network<E> {
             control: Arc::clone(&self.control),
             acknowledged: Arc::clone(&self.acknowledged),
             silent: Arc::clone(&self.silent),
-            moved: Arc::clone(&self.moved),
+            moves: self.moves.clone(),
             ..*self
         }
     }
@@ -92,7 +101,8 @@ impl<E: Env> Network<E> {
         snapshot_chunk_bytes: usize,
         observer: Option<Observer>,
     ) -> Self {
-        let health = Health::new(names.env().clone());
+        let moves = Moves::default();
+        let health = Health::new(names.env().clone(), moves.clone());
         Self {
             names,
             health,
@@ -105,7 +115,7 @@ impl<E: Env> Network<E> {
             control: Arc::default(),
             acknowledged: Arc::default(),
             silent: Arc::default(),
-            moved: Arc::default(),
+            moves,
         }
     }
 
@@ -128,26 +138,17 @@ impl<E: Env> Network<E> {
         *known = (vote, if known.0 == vote { known.1.max(id) } else { id });
     }
 
-    /// Member `node`, which the membership has at `recorded`, was seen at `actual`. It is called there from now on, until
-    /// the membership names another place.
+    /// Member `node`, which the membership has at `recorded`, was seen at `actual`. It is called there
+    /// from now on, until the membership names another place or a call fails there: see `moves`.
     pub fn note_move(&self, node: NodeId, recorded: &Peer, actual: &Peer) {
-        {
-            let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-            if recorded == actual {
-                moved.remove(&node);
-            } else {
-                moved.insert(node, (recorded.clone(), actual.clone()));
-            }
-        }
+        self.moves.note(node, recorded, actual);
         drop(self.control(node, recorded));
     }
 
     /// The place at which `node` is called. The membership has it at `peer`.
     #[must_use]
     pub fn actual(&self, node: NodeId, peer: &Peer) -> Peer {
-        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = moved.get(&node).filter(|(recorded, _)| recorded == peer);
-        seen.map_or(peer, |(_, actual)| actual).clone()
+        self.moves.actual(node, peer)
     }
 
     /// Which peers answer.
@@ -171,22 +172,36 @@ impl<E: Env> Network<E> {
     ///
     /// To ask for it is to tell where the node is: clients that were made before go there from now on.
     pub fn control(&self, node: NodeId, peer: &Peer) -> Channel<E> {
-        let peer = self.actual(node, peer);
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, channel) =
-            control.entry(node).or_insert_with(|| (peer.clone(), self.channel(node, &peer)));
-        if *known != peer {
-            // The node moved.
-            *channel = self.channel(node, &peer);
-            *known = peer;
+        let mut controls = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let control = controls.entry(node).or_insert_with(|| Control {
+            recorded: peer.clone(),
+            peer: peer.clone(),
+            channel: self.channel(node, peer),
+        });
+        if control.recorded != *peer {
+            control.recorded = peer.clone();
         }
-        channel.clone()
+        self.lead(control, node, self.actual(node, peer));
+        control.channel.clone()
     }
 
     /// Where `node` is, as this network was last told, and its control channel.
     fn known(&self, node: NodeId) -> Option<(Peer, Channel<E>)> {
-        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        control.get(&node).cloned()
+        let mut controls = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let control = controls.get_mut(&node)?;
+        if control.peer != control.recorded {
+            let actual = self.actual(node, &control.recorded);
+            self.lead(control, node, actual);
+        }
+        Some((control.peer.clone(), control.channel.clone()))
+    }
+
+    /// Leads the channel to `peer`, if it leads elsewhere.
+    fn lead(&self, control: &mut Control<E>, node: NodeId, peer: Peer) {
+        if control.peer != peer {
+            control.channel = self.channel(node, &peer);
+            control.peer = peer;
+        }
     }
 
     fn channel(&self, node: NodeId, peer: &Peer) -> Channel<E> {
