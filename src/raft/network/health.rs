@@ -54,11 +54,7 @@ pub struct Health<E: Env> {
 
 impl<E: Env> Clone for Health<E> {
     fn clone(&self) -> Self {
-        Self {
-            env: self.env.clone(),
-            moves: self.moves.clone(),
-            peers: Arc::clone(&self.peers),
-        }
+        Self { env: self.env.clone(), moves: self.moves.clone(), peers: Arc::clone(&self.peers) }
     }
 }
 

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use yakt::raft::NodeId;
 
-use super::workload::plan::Operation;
+use super::workload::plan::{Operation, is_zero};
 
 mod cut;
 mod descriptors;
@@ -208,8 +208,16 @@ pub enum Fault {
     /// A power loss, after which bits are found flipped in data that was cold.
     Rot { target: Target, bits: u64, down: u64 },
     /// The directories of several nodes are put back to their contents of `age` milliseconds
-    /// before.
-    Restore { first: NodeId, count: u64, age: u64, down: u64 },
+    /// before. The other nodes are stopped, too, and stay down for `alone` milliseconds longer; with
+    /// 0, they go on.
+    Restore {
+        first: NodeId,
+        count: u64,
+        age: u64,
+        down: u64,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        alone: u64,
+    },
     /// A power loss, after which the last record of the log is found damaged.
     DamageTail { target: Target, down: u64 },
     /// A clock is wrong by `seconds` for a while.

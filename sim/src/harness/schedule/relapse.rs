@@ -35,8 +35,12 @@ const TIME_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const TIME_SLACK: Duration = Duration::from_secs(10);
 
 impl Stage {
-    /// Puts the directories of `count` nodes back to their contents of `age` milliseconds before.
-    pub(super) async fn restore(&self, first: NodeId, count: u64, age: u64, down: u64) {
+    /// Puts the directories of `count` nodes back to their contents of `age` milliseconds before. The
+    /// others are down until the restored ones were alone for `alone` milliseconds, unless that is 0.
+    ///
+    /// A majority of restored nodes that is alone elects a leader and writes other entries at indices
+    /// that the others have applied. Nodes that go on would win the election, as their logs are longer.
+    pub(super) async fn restore(&self, first: NodeId, count: u64, age: u64, down: u64, alone: u64) {
         let size = self.cluster.size();
         let ids: Vec<_> = (0..count.min(size)).map(|step| (first - 1 + step) % size + 1).collect();
         let is_sound = || ids.iter().all(|id| self.cluster.is_sound(*id));
@@ -53,7 +57,9 @@ impl Stage {
         if self.is_over() || !same || !is_sound() {
             return;
         }
-        for id in &ids {
+        let others = (1..=size).filter(|id| alone > 0 && !ids.contains(id));
+        let others: Vec<_> = others.collect();
+        for id in ids.iter().chain(&others) {
             self.cluster.hold(*id);
             self.cluster.kill(*id);
         }
@@ -64,6 +70,10 @@ impl Stage {
         self.cluster.watch().coverage().fire(Site::Restored);
         self.last(down).await;
         for id in &ids {
+            self.cluster.release(*id);
+        }
+        self.last(alone).await;
+        for id in &others {
             self.cluster.release(*id);
         }
     }

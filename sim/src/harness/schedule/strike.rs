@@ -140,8 +140,8 @@ impl Stage {
                 self.slow_disk(node(target), latency, length).await;
             }
             Fault::Rot { target, bits, down } => self.rot(node(target), bits, down).await,
-            Fault::Restore { first, count, age, down } => {
-                self.restore(first, count, age, down).await;
+            Fault::Restore { first, count, age, down, alone } => {
+                self.restore(first, count, age, down, alone).await;
             }
             Fault::DamageTail { target, down } => self.damage_tail(node(target), down).await,
             Fault::WrongClock { target, seconds, length } => {

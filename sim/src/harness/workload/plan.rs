@@ -34,7 +34,7 @@ pub struct Operation {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
-fn is_zero(number: &u64) -> bool {
+pub(in crate::harness) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
