@@ -157,7 +157,8 @@ fn recovery() {
         ("reopened", with(&[step(Reopen, &[])])),
         ("killed", with(&[step(Kill, &[])])),
         ("purged-beyond-the-end", with(&[step(Purge, &[9, 1]), step(Kill, &[])])),
-        // Once taken for a power loss: a truncation of entries known to be committed is refused.
+        // The log refuses to truncate committed entries. This target once took the refusal for a
+        // power loss.
         ("truncated-too-far", with(&[step(Truncate, &[200])])),
         ("big-snapshot", with(&[step(Snapshot, &[0, 0, 128, 1]), step(Reopen, &[])])),
         // Once believed: the directory was another node's all of a sudden.

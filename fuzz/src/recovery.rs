@@ -49,7 +49,8 @@ pub enum Step {
     Append,
     /// Vote in a later term: for node `a`, committed if `b` is odd.
     Vote,
-    /// Truncate the last `a` entries, as far as they are not purged. Refused if one is known to be committed.
+    /// Truncate the last `a` entries, as far as they are not purged. The log
+    /// refuses this if any of them is known to be committed.
     Truncate,
     /// Forget the first `1 + a` entries; with `b` odd, up to that many after the last one.
     Purge,
@@ -120,7 +121,7 @@ struct Run {
     saved: History<Saved>,
     /// Commit points that were noted.
     committed: BTreeSet<Option<EntryId>>,
-    /// The commit point that the open directory was told last, or was opened with.
+    /// The last commit point that the open directory was told or was opened with.
     known: Option<EntryId>,
     /// The next entry's content.
     fresh: u64,

@@ -124,7 +124,8 @@ fn split(text: &str) -> Result<Addr, String> {
     }
 }
 
-/// An `ID/HOST:PORT`. The address finds the member. The id is for the reader, and tells a node its own entry.
+/// An `ID/HOST:PORT`. The address finds the member. The id is for the reader, and tells a node its
+/// own entry.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) id: Option<NodeId>,

@@ -60,8 +60,8 @@ fn needed(limits: ConnectionLimits) -> usize {
     limits.http + limits.raft + RESERVED_CONNECTIONS + FAREWELLS_MAX + RESERVE
 }
 
-/// The connections that fit below a limit of `descriptors`. Peers come first: they take a quarter of the
-/// room, at least [`RAFT_MIN`] and at most the default.
+/// The connections that fit below a limit of `descriptors`. Peers come first: they take a quarter
+/// of the room, at least [`RAFT_MIN`] and at most the default.
 fn fit(descriptors: usize) -> ConnectionLimits {
     let usual = ConnectionLimits::default();
     let room = descriptors.saturating_sub(RESERVED_CONNECTIONS + FAREWELLS_MAX + RESERVE);

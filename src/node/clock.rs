@@ -98,7 +98,8 @@ impl<I: openraft::Instant> Clocks<I> {
         clocks.get(voters.len() / 2).copied()
     }
 
-    /// Notes a reading of a wrong clock. Returns the number of earlier ones without a line, if a line is due.
+    /// Notes a reading of a wrong clock. Returns the number of earlier ones without a line, if a
+    /// line is due.
     fn note_wrong(&self, now: I) -> Option<u64> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).lines.note(now)
     }

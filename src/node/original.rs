@@ -15,9 +15,10 @@
 //!    leader refuses the move, logs that, and tells the former process.
 //! 4. A leader that moved cannot prove its own address: it asks another voter to connect back.
 //!
-//! 5. Without a leader no address is committed, and without the member's vote there may be no leader. A member that is asked
-//!    then looks at both addresses itself, and calls the asking node where it is, until the membership changes or a
-//!    call fails there: every connection says which member and which data directory it means.
+//! 5. Without a leader no address is committed, and without the member's vote there may be no
+//!    leader. A member that is asked then looks at both addresses itself, and calls the asking node
+//!    where it is, until the membership changes or a call fails there. This is safe because every
+//!    connection names the member and its data directory.
 //!
 //! An address that refuses connections, or at which another node answers, is free. One that does not answer at all may
 //! belong to a process that is cut off: a node waits [`GONE_LIMIT`] for it, a leader [`ALIVE_LIMIT`] after its last answer.

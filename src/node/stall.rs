@@ -26,8 +26,8 @@ use super::{Node, RETRY_PAUSE, Running};
 use crate::env::{Env, rt};
 use crate::raft::config::APPEND_DEADLINE;
 
-/// How long a leader may append without committing: longer than two appends may take, so that it waits for
-/// a follower that answers the second attempt.
+/// How long a leader may append without committing: longer than two appends may take, so that it
+/// waits for a follower that answers the second attempt.
 pub(super) const STALL_LIMIT: Duration = Duration::from_secs(4);
 
 const _: () = assert!(STALL_LIMIT.as_millis() > 2 * APPEND_DEADLINE.as_millis());
@@ -35,8 +35,8 @@ const _: () = assert!(STALL_LIMIT.as_millis() > 2 * APPEND_DEADLINE.as_millis())
 /// The same in heartbeat intervals, where these are long.
 const STALL_HEARTBEATS: u32 = 20;
 
-/// How long a leader that stepped down keeps out of elections. It is silent for as long, or until another
-/// leader is elected.
+/// How long a leader that stepped down keeps out of elections. It is silent for as long, or until
+/// another leader is elected.
 const REST: Duration = Duration::from_secs(10);
 
 /// The same time in election timeouts, for clusters with long timeouts. The followers wait out the
@@ -50,7 +50,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// False from the moment when a leader notices that it commits nothing until the end of its silence.
+    /// False from the moment when a leader notices that it commits nothing until the end of its
+    /// silence.
     pub(super) fn commits(&self) -> bool {
         !self.stalled.load(Ordering::Relaxed)
     }

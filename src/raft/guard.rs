@@ -11,7 +11,7 @@
 //! | a leader's entry differs from one that this node knows to be committed | an append ([`Guard::check_append`]) |
 //! | a snapshot's last entry contradicts one that this node knows to be committed | its first message ([`Guard::check_snapshot`]) |
 //! | a snapshot's metadata is no continuation of this node's metadata | its installation (`state_machine`) |
-//! | this node's metadata is no prefix of the leader's, though the log's terms and indices agree | a linearizable read or `/readyz` (`node::read`) |
+//! | this node's metadata is no prefix of the leader's, even if the log's terms and indices agree | a linearizable read or `/readyz` (`node::read`) |
 //! | this node lacks an entry that it has acknowledged to this leader | an append, in which the leader names that entry |
 //!
 //! # Why a node that lost acknowledged entries does not catch up
@@ -22,11 +22,13 @@
 //! (KIP-853) and takes no part in elections before it has caught up, so it is safe. The remedy is
 //! therefore always to remove the node and to let it join with an empty directory.
 //!
-//! Left out: an entry of the leader's at an index that this node has purged, in an early term. The
-//! node takes it for its own. Reads and `/readyz` detect that afterwards, as they compare metadata.
-//! Left out, too: a node that lost entries which it had acknowledged to an *earlier* leader. The present
-//! leader never heard of them. The loss is detected when the entries were committed and another
-//! node has applied them.
+//! Left out: a leader's different entry at a purged index, if its term is not later than that of
+//! this node's last committed entry. This node cannot compare ids there and treats the entry as its
+//! own. A later linearizable read or `/readyz` on this node detects it if the metadata differs.
+//!
+//! Left out, too: a node that lost entries which it had acknowledged to an *earlier* leader. The
+//! present leader never heard of them. The loss is detected when the entries were committed and
+//! another node has applied them.
 
 use std::io;
 use std::sync::Arc;
@@ -50,12 +52,13 @@ const REMEDY: &str = "Some node was put back to an older copy of its directory, 
 pub enum Breach {
     /// A leader replaces an entry that was committed.
     #[error(
-        "the leader's log has {theirs} where this node has the committed entry {ours}: two histories of one cluster. {REMEDY}"
+        "the leader's log has {theirs}, which contradicts the committed entry {ours} of this node: two histories of one cluster. {REMEDY}"
     )]
     Entry {
-        /// The entry that this node may have applied.
+        /// The committed entry that the leader's entry contradicts: the one at its index, or the
+        /// last committed one if that is purged.
         ours: EntryId,
-        /// The leader's entry at the same index.
+        /// The leader's entry. Its index is at most that of `ours`.
         theirs: EntryId,
     },
     /// Raft wants to remove entries that were committed.
@@ -185,9 +188,10 @@ impl<E: Env> Guard<E> {
         let sent = request.prev_log_id.into_iter().chain(request.entries.iter().map(|e| e.log_id));
         for theirs in sent.take_while(|id| id.index <= committed.index) {
             let ours = self.log.id_at(theirs.index)?.filter(|ours| *ours != theirs);
-            // A purged entry has no id any more. But terms grow along a log (Raft §5.3), so no entry
-            // before the last committed one is of a later term. (Found by simulation: swarm, seed
-            // 7000000585. Raft took the leader's entry for one that it had purged.)
+            // The log keeps no id of an entry below the last purged one. Terms never decrease
+            // along a log (Raft §5.3). So an entry of a later term than the last committed one
+            // cannot be at or before its index. Without this check, openraft accepted such an
+            // entry as one that it had purged (found by simulation: swarm, seed 7000000585).
             let contradicted = ours.or((theirs > committed).then_some(committed));
             if let Some(ours) = contradicted {
                 return self.refuse(Breach::Entry { ours, theirs });

@@ -27,8 +27,8 @@ const RAFT_PORT: u16 = 5010;
 /// smaller.
 const BLACK_HOLE_BYTES: u32 = 600;
 
-/// A topic's name. Several records with names of this length, written at the same time, make an append
-/// that does not fit through the black hole.
+/// A topic's name. Several records with names of this length, written at the same time, make an
+/// append that does not fit through the black hole.
 fn long_name(number: u32) -> String {
     format!("{number:-<240}")
 }

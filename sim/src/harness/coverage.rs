@@ -118,16 +118,16 @@ sites! {
     Restored = "directories returned to an earlier moment", within 120;
     /// Fires: the last record of a node's log was damaged.
     TailDamaged = "the last record of a log was damaged", within 120;
-    /// Fires: a node stops by itself because it lost entries that it had acknowledged, or found another
-    /// history.
+    /// Fires: a node stops by itself because it lost entries that it had acknowledged, or found
+    /// another history.
     BreachStop = "a node stopped on a directory that forgot something", within 500;
     /// Reached: a client sends a key that is more than ten minutes old. Fires: it is taken for a
     /// new one.
     KeyRevived = "a forgotten key was used for another request", within 500;
     /// Fires: an answer was compressed, and read.
     Compressed = "a compressed answer was read", within 10;
-    /// Reached: a client creates topics in bulk. Fires: their names make 900,000 bytes, with production's chunk
-    /// and file sizes.
+    /// Reached: a client creates topics in bulk. Fires: their names make 900,000 bytes, with
+    /// production's chunk and file sizes.
     LargeState = "a state of a megabyte was built", within 300;
     /// Fires: a follower of a healthy cluster was away, and came back.
     FollowerBack = "a follower came back to a healthy cluster", within 60;

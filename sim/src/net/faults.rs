@@ -161,8 +161,8 @@ impl Network {
         });
     }
 
-    /// Whether every link between `hosts` carries packets of any size and every new connection, and none has
-    /// a latency of its own.
+    /// Whether every link between `hosts` carries packets of any size and every new connection, and
+    /// none has a latency of its own.
     #[must_use]
     pub fn is_whole_between(&self, hosts: &[&str]) -> bool {
         self.with(|state, _| {

@@ -140,9 +140,9 @@ impl Interface {
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused` by a running host where nothing listens, or which refuses this one, `NotFound` for a host that was
-    /// never started, `InvalidInput` for a string that is no address, `EMFILE` when this host has
-    /// no descriptor left.
+    /// `ConnectionRefused` by a running host where nothing listens, or which refuses this one,
+    /// `NotFound` for a host that was never started, `InvalidInput` for a string that is no
+    /// address, `EMFILE` when this host has no descriptor left.
     pub async fn connect(&self, addr: &str) -> io::Result<SimStream> {
         let (name, port) = parse(addr)?;
         if self.is_exhausted() {

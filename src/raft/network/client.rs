@@ -349,8 +349,8 @@ impl<E: Env> Channel<E> {
     }
 }
 
-/// Whether a new caller shares `attempt`: it is under way, or has failed a moment ago. An attempt whose task
-/// panicked yields nothing any more.
+/// Whether a new caller shares `attempt`: it is under way, or has failed a moment ago. An attempt
+/// whose task panicked yields nothing any more.
 fn is_valid<E: Env>(attempt: &Attempt<E>) -> bool {
     match &*attempt.borrow() {
         None => attempt.has_changed().is_ok(),
@@ -414,9 +414,9 @@ impl<E: Env> Report<E> {
     }
 }
 
-/// Ends when the peer seems gone, and returns how long it has been silent. Callers have timers of their own,
-/// and may be dropped before these end. So the connection is watched on its own account: a half-open one is
-/// not waited on twice.
+/// Ends when the peer seems gone, and returns how long it has been silent. Callers have timers of
+/// their own, and may be dropped before these end. So the connection is watched on its own account:
+/// a half-open one is not waited on twice.
 async fn watch<E: Env>(calls: &Mutex<Calls<E>>) -> Duration {
     loop {
         {
@@ -482,8 +482,8 @@ mod tests {
     use super::*;
     use crate::env::TokioEnv;
 
-    /// Callers waited for ever for an attempt whose task had panicked: the peer was out of reach until a
-    /// restart.
+    /// Callers waited for ever for an attempt whose task had panicked: the peer was out of reach
+    /// until a restart.
     #[tokio::test]
     async fn an_attempt_that_panicked_or_succeeded_is_followed_by_another() {
         let (sender, attempt): (_, Attempt<TokioEnv>) = watch::channel(None);

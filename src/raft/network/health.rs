@@ -140,7 +140,8 @@ impl<E: Env> PeerHealth<E> {
         }
     }
 
-    /// A call to the peer at `addr` failed before any answer came, for this reason.
+    /// A call to the peer at `addr` failed, or another node answered it, for this reason. A move of
+    /// the peer to `addr` is forgotten.
     pub fn failed(&self, addr: &str, reason: &str) {
         self.moves.failed(self.peer, addr);
         let line = {

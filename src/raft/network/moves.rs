@@ -1,11 +1,12 @@
 //! Members that are called at another place than the membership says.
 //!
-//! A member that moved asks the others until it is called, so one of them that saw it at its new
-//! place calls it there (see `original` in [`crate::node`]). It does so until the membership names
-//! another place, or a call fails there. After a failure the recorded place counts again: a process on
-//! a copy of the member's directory may have answered at the new place while the member itself could
-//! not accept connections, and is gone since then (found by simulation: swarm, seed 167). A member
-//! that is there still asks again.
+//! A member that moved asks the other nodes to call it at its new place (see `original` in
+//! [`crate::node`]). A node that found it there calls it there. This ends when the membership
+//! changes, when a call there fails, or when the member is seen at its recorded place.
+//!
+//! A failed call ends it because the member need not have moved. A process on a copy of its directory
+//! may have answered at the new place and then stopped (found by simulation: swarm, seed 167). If the
+//! member really is at the new place, it asks again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +35,7 @@ impl Moves {
         }
     }
 
-    /// Notes that a call to `node` at the Raft address `addr` failed.
+    /// Forgets the move of `node` to the Raft address `addr`, because a call there failed.
     pub(super) fn failed(&self, node: NodeId, addr: &str) {
         let mut moves = self.lock();
         if moves.get(&node).is_some_and(|seen| seen.actual.raft == addr) {

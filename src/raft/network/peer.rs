@@ -138,8 +138,9 @@ impl<E: Env> Network<E> {
         *known = (vote, if known.0 == vote { known.1.max(id) } else { id });
     }
 
-    /// Member `node`, which the membership has at `recorded`, was seen at `actual`. It is called there
-    /// from now on, until the membership names another place or a call fails there: see `moves`.
+    /// Member `node`, which the membership has at `recorded`, was seen at `actual`. It is called
+    /// there from now on, until the membership names another place or a call fails there: see
+    /// `moves`.
     pub fn note_move(&self, node: NodeId, recorded: &Peer, actual: &Peer) {
         self.moves.note(node, recorded, actual);
         drop(self.control(node, recorded));
@@ -185,7 +186,7 @@ impl<E: Env> Network<E> {
         control.channel.clone()
     }
 
-    /// Where `node` is, as this network was last told, and its control channel.
+    /// The place at which `node` is called, and its control channel.
     fn known(&self, node: NodeId) -> Option<(Peer, Channel<E>)> {
         let mut controls = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let control = controls.get_mut(&node)?;

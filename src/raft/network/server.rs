@@ -4,9 +4,9 @@
 //! to `CALLS_MAX` at once, past which reading stops and the caller feels it (backpressure).
 //!
 //! The memory that callers can take is bounded. There are at most
-//! [`ConnectionLimits::raft`](crate::node::ConnectionLimits::raft) connections (see `entrance`). With 128, the
-//! default, frames take at most 122 MiB (see `inbox`); of these, callers that have not named this cluster
-//! take 288 KiB. One snapshot is extra (see `receiving`).
+//! [`ConnectionLimits::raft`](crate::node::ConnectionLimits::raft) connections (see `entrance`).
+//! With 128, the default, frames take at most 122 MiB (see `inbox`); of these, callers that have
+//! not named this cluster take 288 KiB. One snapshot is extra (see `receiving`).
 
 use std::future::Future;
 use std::io;

@@ -79,11 +79,9 @@ impl<E: Env> Done<E> {
     }
 }
 
-/// Answers writes that failed, or that the disk will never see.
-///
-/// openraft keeps the first error and stops. It logs a line for each error that it is told, so a
-/// disk that fails under a full queue of appends would cost hundreds of lines: only the first append
-/// is answered.
+/// Answers the writes that failed and those that still wait. Every vote, truncation, purge and flush
+/// gets the error, but of the appends only the first one does. openraft logs a line for each append
+/// that fails, up to [`APPENDS_MAX`] of them, and the first error already stops it.
 fn refuse<E: Env>(writes: impl Iterator<Item = Done<E>>, failure: &Failure) {
     let mut raft_knows = false;
     for done in writes {

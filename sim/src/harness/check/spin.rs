@@ -11,8 +11,9 @@
 //! | connections | a loop that reconnects, or joins |
 //! | log lines, by the program's default filter | a loop that complains |
 //!
-//! The bounds are above the most that clean sweeps needed, so a busy second passes. A loop runs at the speed of its round trip: thousands of
-//! times a second on a fast network, hundreds on the slowest that is drawn.
+//! The bounds are above the most that clean sweeps needed, so a busy second passes. A loop runs at
+//! the speed of its round trip: thousands of times a second on a fast network, hundreds on the
+//! slowest that is drawn.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};

@@ -7,11 +7,10 @@
 //!    and within the deadline.
 //! 2. **A follower that was away.** In one run of three, a follower is cut off for several election
 //!    timeouts. When it is back, the leader stays (pre-vote, the dissertation §9.6).
-//! 3. **Darkness.** In one run of four, three of the five nodes lose power or are killed, the leader
-//!    among them.
-//!    The others refuse writes and linearizable reads within the deadline. They know no leader that
-//!    could have received a write, so they answer that nothing was changed (503), and not that the
-//!    outcome is unknown (504). They answer stale reads.
+//! 3. **Darkness.** In one run of four, three of the five nodes lose power or are killed, the
+//!    leader among them. The others refuse writes and linearizable reads within the deadline. They
+//!    know no leader that could have received a write, so they answer that nothing was changed
+//!    (503), and not that the outcome is unknown (504). They answer stale reads.
 
 use std::time::Duration;
 

@@ -208,8 +208,8 @@ pub enum Fault {
     /// A power loss, after which bits are found flipped in data that was cold.
     Rot { target: Target, bits: u64, down: u64 },
     /// The directories of several nodes are put back to their contents of `age` milliseconds
-    /// before. The other nodes are stopped, too, and stay down for `alone` milliseconds longer; with
-    /// 0, they go on.
+    /// before. If `alone` is 0, the other nodes keep running. Otherwise they are killed too, and
+    /// start `alone` milliseconds after the restored nodes.
     Restore {
         first: NodeId,
         count: u64,

@@ -35,11 +35,13 @@ const TIME_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const TIME_SLACK: Duration = Duration::from_secs(10);
 
 impl Stage {
-    /// Puts the directories of `count` nodes back to their contents of `age` milliseconds before. The
-    /// others are down until the restored ones were alone for `alone` milliseconds, unless that is 0.
+    /// Puts the directories of `count` nodes back to their contents of `age` milliseconds before. If
+    /// `alone` is 0, the other nodes keep running. Otherwise they are killed too, and start `alone`
+    /// milliseconds after the restored nodes.
     ///
-    /// A majority of restored nodes that is alone elects a leader and writes other entries at indices
-    /// that the others have applied. Nodes that go on would win the election, as their logs are longer.
+    /// A restored majority that runs alone elects a leader, which writes different entries at indices
+    /// that the others have applied. Nodes that kept running would win the election, because their
+    /// logs are longer.
     pub(super) async fn restore(&self, first: NodeId, count: u64, age: u64, down: u64, alone: u64) {
         let size = self.cluster.size();
         let ids: Vec<_> = (0..count.min(size)).map(|step| (first - 1 + step) % size + 1).collect();

@@ -343,8 +343,8 @@ impl Stage {
         self.cluster.watch().coverage().reach(Site::PowerLossInCommit, struck);
     }
 
-    /// Node `id` loses power in its write number `writes` from now on, or after `limit`, and is back after
-    /// `down`. Says whether it was in that write.
+    /// Node `id` loses power in its write number `writes` from now on, or after `limit`, and is
+    /// back after `down`. Says whether it was in that write.
     pub(super) async fn lose_power_in_write(
         &self,
         id: NodeId,

@@ -36,11 +36,11 @@ fn refused(request: Request, status: StatusCode, code: &'static str) -> Request 
     Request { refusal: Some(Refusal { status, code, by: Refuser::Door }), ..request }
 }
 
-/// The requests that [`reuse`] chooses from.
+/// How many requests [`reuse`] chooses from.
 pub(super) const REUSES: u32 = 6;
 
 /// A keyed write's `key` with another request, which must have no effect. `which` chooses the
-/// request. A number means the same for ever, as with [`KINDS`].
+/// request. Committed schedules contain these numbers, so append new requests and never renumber.
 pub(in crate::harness) fn reuse(key: String, which: u32) -> Request {
     let request = match which % REUSES {
         0 => Request::post("/create_topic", json!({ "name": format!("again-{key}") })),

@@ -137,8 +137,8 @@ pub enum What {
     /// The key of the client's first keyed write that is surely forgotten, with another request: a
     /// new change.
     Revive,
-    /// `create_topic`, this many, with the longest names: few requests make a state of megabytes. Up to 24
-    /// of them are under way at the same time.
+    /// `create_topic`, this many, with the longest names: few requests make a state of megabytes.
+    /// Up to 24 of them are under way at the same time.
     Bulk {
         /// The number of the first topic.
         first: u32,

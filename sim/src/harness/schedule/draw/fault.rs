@@ -162,10 +162,10 @@ fn draw_relapse(rng: &mut SeededRng, target: Target) -> Fault {
         return Fault::DamageTail { target, down: spread(rng, 20, 3_000) };
     }
     let first = rng.random_range(1..=NODES);
-    // If a majority returns, the run ends as unrecoverable, and little is learned beyond that.
+    // If a majority is restored to older directories, the run ends as unrecoverable.
     let count = [1, 1, 1, 1, 2, 2, 2, 3][rng.random_range(0..8)];
-    // A majority must lose several entries: a node that is killed may not know that its last one is
-    // committed, and gives it up as it should.
+    // A majority must lose several entries, so its copies are at least 1.5 s old. A killed node may
+    // not know that its last entry was committed, and may then replace it without an error.
     let (age_min, alone) = if count == 3 { (1_500, spread(rng, 500, 5_000)) } else { (100, 0) };
     let (age, down) = (spread(rng, age_min, 10_000), spread(rng, 20, 3_000));
     Fault::Restore { first, count, age, down, alone }
