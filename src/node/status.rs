@@ -1,14 +1,14 @@
 //! What a node knows about its cluster.
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{Instant, LogIdOptionExt, RaftMetrics, ServerState};
+use openraft::{Instant, LogIdOptionExt, Membership, RaftMetrics, ServerState};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Node, Running};
 use crate::env::{Env, rt};
 use crate::raft::network::health::Unreachable;
-use crate::raft::{NodeId, TypeConfig};
+use crate::raft::{NodeId, Peer, TypeConfig};
 
 /// How long a leader may be silent and still count as known, in longest election timeouts: by then its
 /// followers have elected another, if they can.
@@ -43,7 +43,9 @@ pub struct MemberStatus {
     pub http: String,
     /// What it does. Only its own candidacy is known to a node.
     pub role: Role,
-    /// Whether its vote counts.
+    /// Whether the cluster counts on its vote. While a change of members is half-way, two majorities decide (Raft §6); a
+    /// member that votes in one of them only is not a voter yet, or no longer: should another member fail now, its vote
+    /// cannot help the other majority.
     pub voter: bool,
     /// The last log index that it is known to hold; a leader knows this of everyone, others of themselves.
     pub matched: Option<u64>,
@@ -85,7 +87,7 @@ impl<E: Env> Node<E> {
         let membership = metrics.membership_config.membership();
         let leader = self.live_leader(running, &metrics);
         let nodes = membership.nodes().map(|(&id, peer)| {
-            let voter = membership.voter_ids().any(|voter| voter == id);
+            let voter = votes(membership, id);
             let role = match metrics.state {
                 ServerState::Candidate if id == self.id() => Role::Candidate,
                 _ if leader == Some(id) => Role::Leader,
@@ -161,5 +163,39 @@ impl<E: Env> Node<E> {
         let metrics = running.raft.metrics();
         let metrics = metrics.borrow_watched();
         self.live_leader(running, &metrics).is_some()
+    }
+}
+
+/// Whether `node` votes in every majority that decides now.
+fn votes(membership: &Membership<NodeId, Peer>, node: NodeId) -> bool {
+    membership.get_joint_config().iter().all(|voters| voters.contains(&node))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// The story: a test waited until all nodes showed three voters, and killed one. The change was half-way, so the dead
+    /// node was one of the two whose majority decided, too: nobody could win an election without it.
+    #[test]
+    fn a_member_that_a_change_makes_a_voter_is_none_before_its_end() {
+        let shown = |configs: Vec<BTreeSet<NodeId>>| -> Vec<NodeId> {
+            let membership =
+                Membership::new(configs, BTreeMap::from([1, 2, 3].map(|id| (id, peer()))))
+                    .expect("every voter has an address");
+            (1..=3).filter(|id| votes(&membership, *id)).collect()
+        };
+        let (two, three) = (BTreeSet::from([1, 2]), BTreeSet::from([1, 2, 3]));
+        assert_eq!(shown(vec![two.clone()]), [1, 2]);
+        assert_eq!(shown(vec![two.clone(), three.clone()]), [1, 2]);
+        assert_eq!(shown(vec![three.clone()]), [1, 2, 3]);
+        assert_eq!(shown(vec![three, two]), [1, 2]);
+    }
+
+    fn peer() -> Peer {
+        let addr = "127.0.0.1:1".to_owned();
+        Peer { raft: addr.clone(), http: addr, directory: Uuid::nil() }
     }
 }

@@ -16,15 +16,16 @@ use yakt::raft::{LogEntry, NodeId, Term};
 pub struct Members {
     /// All of them.
     pub nodes: BTreeSet<NodeId>,
-    /// Those whose vote counts; in a joint membership, the voters of either half.
+    /// Those whose vote counts; in a joint membership, those that vote in both halves.
     pub voters: BTreeSet<NodeId>,
 }
 
 impl Members {
     fn of(membership: &openraft::Membership<NodeId, yakt::raft::Peer>) -> Self {
+        let votes = |id: &NodeId| membership.get_joint_config().iter().all(|set| set.contains(id));
         Self {
             nodes: membership.nodes().map(|(id, _)| *id).collect(),
-            voters: membership.voter_ids().collect(),
+            voters: membership.voter_ids().filter(votes).collect(),
         }
     }
 }

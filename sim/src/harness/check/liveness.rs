@@ -12,7 +12,7 @@ use yakt::raft::{EntryId, NodeId};
 /// backs off from a peer, a snapshot.
 pub const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
-/// What a running node shows of itself.
+/// What a running node shows of itself, and its users therefore know, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// Its id.
@@ -23,8 +23,6 @@ pub struct View {
     pub leader: Option<NodeId>,
     /// Whom it believes to be voters.
     pub voters: BTreeSet<NodeId>,
-    /// Whether it believes a change of the voters to be half-way: then those are the old and the new ones.
-    pub joint: bool,
     /// How far it has applied.
     pub applied: Option<EntryId>,
 }
@@ -45,9 +43,6 @@ pub fn disorder(views: &[View], members: &BTreeSet<NodeId>, idle: bool) -> Optio
         }
         if view.voters != *members {
             return Some(format!("node {} takes {:?} for the voters", view.id, view.voters));
-        }
-        if view.joint {
-            return Some(format!("node {} takes a change of the voters for half-way", view.id));
         }
         if view.leader.is_none() || view.leader != first.leader {
             return Some(format!("nodes {} and {} do not agree on a leader", first.id, view.id));
@@ -74,14 +69,7 @@ mod tests {
     use super::*;
 
     fn view(id: NodeId) -> View {
-        View {
-            id,
-            ready: true,
-            leader: Some(1),
-            voters: [1, 2, 3].into(),
-            joint: false,
-            applied: None,
-        }
+        View { id, ready: true, leader: Some(1), voters: [1, 2, 3].into(), applied: None }
     }
 
     fn views() -> Vec<View> {
@@ -105,7 +93,6 @@ mod tests {
         assert!(broken(|view| view.leader = Some(2)).is_some());
         assert!(broken(|view| view.leader = None).is_some());
         assert!(broken(|view| view.voters = [1, 2].into()).is_some());
-        assert!(broken(|view| view.joint = true).is_some());
         assert!(disorder(&views()[..2], &members, false).is_some());
         assert!(disorder(&[], &members, false).is_some());
         let leader_id = Leader { term: 1, voted_for: 1 }.to_committed();

@@ -96,15 +96,11 @@ impl Cluster {
                 let voters =
                     status.nodes.iter().filter(|member| member.voter).map(|member| member.id);
                 let image = node.image();
-                let joint = image.as_ref().is_some_and(|image| {
-                    image.membership.membership().get_joint_config().len() > 1
-                });
                 View {
                     id: *id,
                     ready: node.is_ready(),
                     leader: status.leader,
                     voters: voters.collect(),
-                    joint,
                     applied: image.and_then(|image| image.applied),
                 }
             })
