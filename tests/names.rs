@@ -220,6 +220,26 @@ fn a_name_that_was_prepared_resolves_without_the_name_service() {
     });
 }
 
+/// A name that did not resolve was left alone for as long as one that did. Names that failed again half
+/// a minute later were not known then.
+#[test]
+fn a_name_that_did_not_resolve_is_prepared_again_soon() {
+    play(|env, _| async move {
+        let names = Names::new(env.clone());
+        env.answers([Answer::Fails(Duration::ZERO), found(&["b:80"])]);
+        names.prepare("peer:80", Duration::from_secs(30));
+        names.prepare("peer:80", Duration::from_secs(30));
+        assert_eq!(env.lookups(), 1, "not at once");
+        rt::sleep::<Scripted>(Duration::from_millis(50)).await;
+        let_lookups_age().await;
+        names.prepare("peer:80", Duration::from_secs(30));
+        rt::sleep::<Scripted>(Duration::from_millis(50)).await;
+        env.answers([Answer::Fails(Duration::ZERO)]);
+        let_lookups_age().await;
+        assert_eq!(reached(&names).await.expect("it was prepared"), "b");
+    });
+}
+
 #[test]
 fn a_peer_that_moved_is_found_as_soon_as_the_name_service_knows() {
     play(|env, world| async move {

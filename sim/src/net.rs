@@ -119,6 +119,8 @@ struct State {
     listeners: BTreeMap<(HostName, u16), Backlog>,
     /// The hosts whose lookups of names do not succeed.
     nameless: BTreeMap<HostName, NameOutage>,
+    /// When the last outage of a host's lookups ended.
+    named: BTreeMap<HostName, Instant>,
     /// Connections that each host has asked for since the start.
     connects: BTreeMap<HostName, u64>,
     /// Connects that wait for the topology to change.
@@ -143,6 +145,7 @@ impl Network {
                 conns: BTreeMap::new(),
                 listeners: BTreeMap::new(),
                 nameless: BTreeMap::new(),
+                named: BTreeMap::new(),
                 connects: BTreeMap::new(),
                 waiters: BTreeMap::new(),
                 wake: Vec::new(),

@@ -27,7 +27,8 @@ const NAME_AGE_MAX: Duration = Duration::from_secs(30);
 impl<E: Env> Node<E> {
     /// Looks up members' names before they are needed, and asks unreachable members whether they
     /// are back. Otherwise a node that has no other reason to call them would take them for
-    /// unreachable for ever.
+    /// unreachable for ever. A change of the members begins a round at once: the next moment may be
+    /// the one in which the leader and the name service fail.
     pub(super) async fn watch_peers(&self, running: &Running<E>) -> Infallible {
         let network = &running.network;
         loop {
@@ -44,12 +45,23 @@ impl<E: Env> Node<E> {
                 async move { drop(channel.call(Request::Identify, PROBE_LIMIT).await) }
             });
             join_all(probes).await;
-            rt::sleep::<E>(ROUND).await;
+            rt::timeout::<E, _>(ROUND, self.members_change(running, &members)).await;
+        }
+    }
+
+    /// Waits until the other members are not `members`.
+    async fn members_change(&self, running: &Running<E>, members: &[(NodeId, Peer)]) {
+        let mut changes = running.raft.server_metrics();
+        while self.other_members(running) == members {
+            // Fails when Raft has stopped; its end is another duty's to report.
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 
     fn other_members(&self, running: &Running<E>) -> Vec<(NodeId, Peer)> {
-        let metrics = running.raft.metrics();
+        let metrics = running.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let nodes = metrics.membership_config.membership().nodes();
         let others = nodes.filter(|(id, _)| **id != self.id());

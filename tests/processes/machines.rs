@@ -18,6 +18,10 @@ use serde_json::json;
 
 use crate::client::Request;
 use crate::cluster::{Cluster, wait_for};
+#[cfg(target_os = "linux")]
+use crate::name_server::NameServer;
+#[cfg(target_os = "linux")]
+use crate::peers::{THREADS_MAX, named, threads};
 use crate::{scratch_dir, yakt};
 
 /// The Raft port of every machine; HTTP is one above.
@@ -187,6 +191,47 @@ fn a_follower_that_does_not_reach_its_leader_is_not_ready() {
     lan.drop_nothing(narrow(follower));
     cluster.wait_until_ready(follower);
     assert_eq!(cluster.node(follower).status("/get_active_brokers"), 200);
+}
+
+/// Open connections went on, so writes did. When the leader died, nobody could be elected until
+/// names resolved again, and every node had grown from 4 threads to 300 by then.
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "needs root: see the module"]
+fn an_election_succeeds_while_no_name_resolves() {
+    let mut cluster = Cluster::plan(yakt(), scratch_dir(), 3);
+    let names = NameServer::start(cluster.directory.path());
+    let host = |id| format!("node-{id}.yakt.test");
+    for id in 1..=3 {
+        let command = named(&cluster, id, host);
+        cluster.run(id, command);
+    }
+    cluster.wait_until_whole();
+    assert!(names.questions() > 0, "the nodes ask another name service");
+    names.set_silent(true);
+    let leader = cluster.leader();
+    let follower = cluster.follower();
+    let create = |name: &str| Request::post("/create_topic", &json!({ "name": name }));
+    create("before").ask(follower.http).expect(201);
+    let http = follower.http;
+    cluster.kill(leader);
+    let mut number = 0;
+    wait_for("a write succeeds", || {
+        number += 1;
+        let answer = create(&format!("after-{number}")).send(http).ok()?;
+        (answer.status == 201).then_some(())
+    });
+    // The dead node is called again and again, by a name that does not resolve.
+    let before = names.questions();
+    wait_for("the name is looked up", || (names.questions() > before + 1).then_some(()));
+    for node in cluster.up() {
+        let threads = threads(node.pid().expect("it runs"));
+        assert!(threads <= THREADS_MAX, "node {} has {threads} threads", node.id);
+    }
+    names.set_silent(false);
+    let command = named(&cluster, leader, host);
+    cluster.run(leader, command);
+    cluster.wait_until_whole();
 }
 
 /// One command of a leader whose clock said 2200 clamped cluster time to 2106, for good. Offsets

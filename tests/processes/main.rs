@@ -43,6 +43,7 @@ mod identity;
 mod large;
 mod machines;
 mod members;
+mod name_server;
 mod operation;
 mod peers;
 mod scratch;

@@ -104,30 +104,37 @@ fn a_follower_learns_that_a_peer_is_back() {
     }
 }
 
+/// The most threads that a node may have: those that its runtime starts for the disk, and a few of
+/// its own.
+#[cfg(target_os = "linux")]
+pub(crate) const THREADS_MAX: usize = 48;
+
 /// The threads of process `pid`.
 #[cfg(target_os = "linux")]
-fn threads(pid: u32) -> usize {
+pub(crate) fn threads(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").count()
+}
+
+/// The command line of node `id` that gives every node by the name of its host.
+pub(crate) fn named(cluster: &Cluster, id: u64, host: impl Fn(u64) -> String) -> Command {
+    let place = |id: u64| format!("{}:{}", host(id), cluster.node(id).raft.port());
+    let mut command = Command::new(crate::yakt());
+    command.args(["node", "-i", &id.to_string(), "-a", &place(id)]);
+    command.args(["--http", &cluster.node(id).http.to_string()]);
+    command.arg("--data").arg(&cluster.node(id).data);
+    if id > 1 {
+        command.args(["-e", &format!("1/{}", place(1))]);
+    }
+    command
 }
 
 /// Names need lookups, which were made in the pool of threads that serves the disk.
 #[test]
 fn nodes_that_know_each_other_by_name_elect_and_keep_few_threads() {
-    const THREADS_MAX: usize = 48;
     let mut cluster = Cluster::plan(crate::yakt(), crate::scratch_dir(), 5);
-    let named = |cluster: &Cluster, id: u64| {
-        let port = |id: u64| cluster.node(id).raft.port();
-        let mut command = Command::new(crate::yakt());
-        command.args(["node", "-i", &id.to_string(), "-a", &format!("localhost:{}", port(id))]);
-        command.args(["--http", &cluster.node(id).http.to_string()]);
-        command.arg("--data").arg(&cluster.node(id).data);
-        if id > 1 {
-            command.args(["-e", &format!("1/localhost:{}", port(1))]);
-        }
-        command
-    };
+    let localhost = |_| "localhost".to_owned();
     for id in 1..=5 {
-        let command = named(&cluster, id);
+        let command = named(&cluster, id, localhost);
         cluster.run(id, command);
     }
     cluster.wait_until_whole();
@@ -151,7 +158,7 @@ fn nodes_that_know_each_other_by_name_elect_and_keep_few_threads() {
             assert!(Request::get("/get_active_brokers").send(node.http).is_ok());
             std::thread::sleep(Duration::from_millis(100));
         }
-        let command = named(&cluster, leader);
+        let command = named(&cluster, leader, localhost);
         cluster.run(leader, command);
         cluster.wait_until_whole();
     }

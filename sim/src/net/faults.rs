@@ -150,15 +150,26 @@ impl Network {
 
     /// Undoes one [`Self::fail_names`]. Nothing happens when names resolve.
     pub fn restore_names(&self, host: &str) {
-        self.with(|state, _| {
+        self.with(|state, now| {
             if let Some(outage) = state.nameless.get_mut(host) {
                 outage.count -= 1;
                 if outage.count == 0 {
                     state.nameless.remove(host);
+                    state.named.insert(host.into(), now);
                 }
             }
             state.trace.record(format_args!("net names restored on {host}"));
         });
+    }
+
+    /// For how long lookups of names on `host` have succeeded, at most [`Duration::MAX`]; `None` while
+    /// they do not.
+    #[must_use]
+    pub fn names_resolve_for(&self, host: &str) -> Option<Duration> {
+        self.with(|state, now| {
+            let span = state.named.get(host).map(|since| now.saturating_duration_since(*since));
+            (!state.nameless.contains_key(host)).then(|| span.unwrap_or(Duration::MAX))
+        })
     }
 
     /// Whether every link between `hosts` carries packets of any size and every new connection, and
@@ -194,7 +205,9 @@ impl Network {
                 topology.size_max.clear();
                 topology.refused.clear();
             });
-            state.nameless.clear();
+            for host in std::mem::take(&mut state.nameless).into_keys() {
+                state.named.insert(host, now);
+            }
             state.trace.record(format_args!("net heal"));
         });
     }

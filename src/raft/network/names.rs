@@ -174,10 +174,13 @@ impl<E: Env> Names<E> {
         Ok(stream)
     }
 
-    /// Looks `addr` up in the background, unless that happened less than `age` ago: the addresses are
-    /// there when a connection is needed and the name service does not answer.
+    /// Looks `addr` up in the background, unless a lookup succeeded less than `age` ago: the addresses
+    /// are there when a connection is needed and the name service does not answer. A lookup that failed
+    /// does not count, so the end of an outage is noticed by the next call.
     pub fn prepare(&self, addr: &str, age: Duration) {
-        drop(self.look_up(addr, age.max(LOOKUP_INTERVAL)));
+        let failed = self.with(addr, |name| matches!(name.looked_up, Some((_, Some(_)))));
+        let interval = if failed { LOOKUP_INTERVAL } else { age.max(LOOKUP_INTERVAL) };
+        drop(self.look_up(addr, interval));
     }
 
     /// The addresses to try for `addr`, in order.

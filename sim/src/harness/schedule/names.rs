@@ -15,9 +15,13 @@ use crate::harness::Violation;
 use crate::harness::cluster::host;
 use crate::harness::coverage::Site;
 
-/// How long a cluster must have been undisturbed before the outage for its election to be judged: a
-/// node looks up its peers' names every 5 s.
-const SETTLED: Duration = Duration::from_secs(8);
+/// How long names must have resolved before the outage for its election to be judged: a node tries
+/// names again that did not resolve every 5 s.
+const RESOLVED: Duration = Duration::from_secs(8);
+
+/// How long a cluster with a leader must have been undisturbed before the outage for its election to
+/// be judged: a node looks up the names of new members at once.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long an otherwise undisturbed cluster may be without a leader after the old one died.
 const ELECTION_LIMIT: Duration = Duration::from_secs(10);
@@ -30,8 +34,11 @@ impl Stage {
     /// stays down until the outage ends.
     pub(super) async fn fail_names(&self, hangs: bool, kill: bool, gap: u64, length: u64) {
         let before = self.cluster.lives();
+        let resolved = (1..=self.cluster.size()).all(|id| {
+            self.world().net().names_resolve_for(&host(id)).is_some_and(|time| time >= RESOLVED)
+        });
         let settled = kill && self.is_undisturbed_for(SETTLED, None).await;
-        let is_judged = settled && self.cluster.lives() == before;
+        let is_judged = resolved && settled && self.cluster.lives() == before;
         for id in 1..=self.cluster.size() {
             self.world().net().fail_names(&host(id), hangs);
         }
@@ -76,13 +83,13 @@ impl Stage {
     }
 
     /// Waits for `duration`. Stops earlier if something disturbs the nodes other than `victim`, if
-    /// a leader appears after `victim`, or if the run's time is over. Returns whether the whole
-    /// duration passed.
+    /// a leader appears after `victim`, if there is none and no `victim` either, or if the run's time
+    /// is over. Returns whether the whole duration passed.
     async fn is_undisturbed_for(&self, duration: Duration, victim: Option<NodeId>) -> bool {
         let deadline = rt::now::<SimEnv>() + duration;
         while rt::now::<SimEnv>() < deadline {
-            let elected = victim.is_some() && self.cluster.leader().is_some();
-            if self.is_over() || elected || !self.cluster.is_undisturbed(victim) {
+            let odd = victim.is_some() == self.cluster.leader().is_some();
+            if self.is_over() || odd || !self.cluster.is_undisturbed(victim) {
                 return false;
             }
             rt::sleep::<SimEnv>(LOOK_INTERVAL).await;
