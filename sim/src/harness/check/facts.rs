@@ -21,7 +21,9 @@ pub struct Members {
 }
 
 impl Members {
-    fn of(membership: &openraft::Membership<NodeId, yakt::raft::Peer>) -> Self {
+    /// Those of a membership in a log.
+    #[must_use]
+    pub fn of(membership: &openraft::Membership<NodeId, yakt::raft::Peer>) -> Self {
         let votes = |id: &NodeId| membership.get_joint_config().iter().all(|set| set.contains(id));
         Self {
             nodes: membership.nodes().map(|(id, _)| *id).collect(),

@@ -15,10 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use openraft::EntryPayload;
+use openraft::{EntryPayload, Membership};
 use yakt::metadata::State;
+use yakt::node::ClusterStatus;
 use yakt::raft::observe::{Observer, Step};
-use yakt::raft::{NodeId, Term};
+use yakt::raft::{NodeId, Peer, Term};
 
 use self::addresses::AddressCheck;
 use self::facts::Facts;
@@ -232,6 +233,13 @@ impl Watch {
         let (seen, now) = (self.lock(), nanos());
         let from = now.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
         seen.facts.members_between(from, now).map(|members| members.voters.clone()).collect()
+    }
+
+    /// `node` shows `status` while `membership` is in its log.
+    pub fn shows(&self, status: &ClusterStatus, membership: &Membership<NodeId, Peer>) {
+        if let Err(what) = reports::check_members(status, membership) {
+            self.report(Violation::safety(format!("reports of node {}: {what}", status.node)));
+        }
     }
 
     /// A process of `node` was started.

@@ -10,7 +10,10 @@
 use std::collections::BTreeMap;
 
 use hyper::{Method, StatusCode};
+use openraft::Membership;
 use serde_json::Value;
+use yakt::node::ClusterStatus;
+use yakt::raft::{NodeId, Peer};
 
 use super::facts::{Facts, Members};
 use super::mgmt::Broken;
@@ -108,6 +111,29 @@ fn judge_metrics(text: &str, exchange: &Exchange, until: u64, facts: &Facts) -> 
     Ok(())
 }
 
+/// Judges the members that a node shows while these are in its log. The harness looks at every change
+/// of them, which clients seldom do.
+///
+/// # Errors
+///
+/// How they differ.
+pub fn check_members(
+    status: &ClusterStatus,
+    membership: &Membership<NodeId, Peer>,
+) -> Result<(), String> {
+    let voters = status.nodes.iter().filter(|member| member.voter);
+    let shown = Members {
+        nodes: status.nodes.iter().map(|member| member.id).collect(),
+        voters: voters.map(|member| member.id).collect(),
+    };
+    let real = Members::of(membership);
+    if shown == real {
+        Ok(())
+    } else {
+        Err(format!("{shown:?} are shown, and {real:?} in its log"))
+    }
+}
+
 /// Judges all answers of nodes about themselves in a run.
 ///
 /// # Errors
@@ -140,11 +166,42 @@ pub fn check(exchanges: &[Exchange], facts: &Facts) -> Result<(), Broken> {
 mod tests {
     use serde_json::json;
     use yakt::metadata::BrokerStatus;
+    use yakt::node::{MemberStatus, Role};
 
     use super::super::facts::{Amounts, Life};
     use super::*;
 
     const MS: u64 = 1_000_000;
+
+    #[test]
+    fn members_are_shown_as_they_are_in_the_log() {
+        let peer = |id: u64| {
+            let addr = format!("n{id}:5010");
+            (id, Peer { raft: addr.clone(), http: addr, directory: uuid::Uuid::nil() })
+        };
+        let change = vec![[1].into(), [1, 2].into()];
+        let joint = Membership::new(change, BTreeMap::from([1, 2].map(peer))).expect("addresses");
+        let show = |voters: &[u64]| ClusterStatus {
+            cluster_id: None,
+            node: 1,
+            leader: None,
+            term: 0,
+            committed: 0,
+            nodes: [1, 2]
+                .map(|id| MemberStatus {
+                    id,
+                    raft: String::new(),
+                    http: String::new(),
+                    role: Role::Learner,
+                    voter: voters.contains(&id),
+                    matched: None,
+                    unreachable: None,
+                })
+                .into(),
+        };
+        assert_eq!(check_members(&show(&[1]), &joint), Ok(()));
+        assert!(check_members(&show(&[1, 2]), &joint).is_err());
+    }
 
     /// Node 1 leads term 1, and has applied 5 at 10 ms and 7 at 100 ms.
     fn facts() -> Facts {

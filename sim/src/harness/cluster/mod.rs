@@ -43,6 +43,8 @@ pub struct Cluster {
     watch: Watch,
     exchanges: Exchanges,
     raft: RaftOptions,
+    /// Whether nodes are told only where the founder is, or where all are.
+    founder_only: bool,
     subject: Subject,
     inner: Arc<Mutex<Inner>>,
 }
@@ -149,6 +151,7 @@ impl Cluster {
             watch,
             exchanges: Exchanges::default(),
             raft,
+            founder_only: false,
             subject: Subject::default(),
             inner: Arc::default(),
         }
@@ -176,6 +179,12 @@ impl Cluster {
     #[must_use]
     pub fn with_options(self, raft: RaftOptions) -> Self {
         Self { raft, ..self }
+    }
+
+    /// The same cluster whose nodes are told only where the founder is, before anything was started.
+    #[must_use]
+    pub fn knowing_founder_only(self, founder_only: bool) -> Self {
+        Self { founder_only, ..self }
     }
 
     /// The world it is in.

@@ -1,6 +1,7 @@
 //! Processes begin and end.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -62,11 +63,13 @@ impl Cluster {
     fn options(&self, id: NodeId) -> NodeOptions {
         let is_founder = id == 1 && !self.lock().replaced.contains(&id);
         // The founder finds the others by its log; once they move, its operator has to say where they are.
-        let ensemble = if is_founder && !self.has_moved() {
-            Vec::new()
-        } else {
-            (1..=NODES).filter(|other| *other != id).map(|other| self.raft_addr(other)).collect()
+        let told = match (is_founder, id) {
+            (true, _) if !self.has_moved() => 0,
+            (false, 2..) if self.founder_only && !self.has_moved() => 1,
+            _ => NODES,
         };
+        let others = (1..=told).filter(|other| *other != id);
+        let ensemble = others.map(|other| self.raft_addr(other)).collect();
         NodeOptions {
             id,
             raft_addr: self.raft_addr(id),
@@ -220,7 +223,8 @@ impl Cluster {
     }
 }
 
-/// Tells the checkers of every role that a node takes on in one life.
+/// Tells the checkers of every role that a node takes on in one life, and of all members that it
+/// shows.
 async fn watch_leadership(node: Node<SimEnv>, cluster: Cluster) {
     while node.raft().is_none() {
         rt::sleep::<SimEnv>(Duration::from_millis(1)).await;
@@ -240,6 +244,8 @@ async fn watch_leadership(node: Node<SimEnv>, cluster: Cluster) {
         if state == ServerState::Leader {
             cluster.leads(node.id(), term);
         }
+        let membership = Arc::clone(&metrics.borrow_watched().membership_config);
+        cluster.watch.shows(&node.status(), membership.membership());
         if metrics.changed().await.is_err() {
             return;
         }

@@ -335,8 +335,10 @@ impl Run {
         let counting = madsim::task::spawn(count_connections(cluster.clone()));
         let played = match (drawn_from(&script), script) {
             (Some(schedule), _) => {
-                let run = self.with_options(schedule.settings.raft());
-                let run = Self { ends_quietly: true, ..run };
+                let settings = &schedule.settings;
+                let run = self.with_options(settings.raft());
+                let cluster = run.cluster.knowing_founder_only(settings.founder_only);
+                let run = Self { cluster, ends_quietly: true, ..run };
                 super::schedule::play::play(run, schedule).await
             }
             (None, Script::Seed(Scenario { plot: Plot::Scripted(play), .. }, _)) => {

@@ -184,6 +184,7 @@ impl Theme {
         if !self.all_on && long.is_none() && rng.random_range(0..LARGE_EVERY) == 0 {
             enlarge(&mut rng, &mut settings, &mut clients);
         }
+        settings.founder_only = rng.random_bool(0.5);
         Schedule { scenario: self.name.to_owned(), seed, settings, faults, clients }
     }
 
@@ -332,6 +333,7 @@ fn draw_settings(rng: &mut SeededRng, duration: u64, clocks: bool) -> Settings {
         disk_micros: (disk / 8, disk),
         clock_millis,
         drift_ppm,
+        founder_only: false,
     }
 }
 

@@ -63,6 +63,10 @@ pub struct Settings {
     pub clock_millis: Vec<i64>,
     /// How fast each node's clock gains.
     pub drift_ppm: Vec<i32>,
+    /// Whether nodes are told only where the founder is, as in the README's start lines. Otherwise they
+    /// are told where all are.
+    #[serde(default)]
+    pub founder_only: bool,
 }
 
 /// Of schedules that are older than the setting.

@@ -60,12 +60,13 @@ fn shrink_clients(best: &mut Schedule, trial: &mut impl Trial) {
 
 /// Settings one by one as they are when nothing is drawn, and a shorter run.
 fn shrink_settings(best: &mut Schedule, trial: &mut impl Trial) {
-    let plain: [fn(&mut Settings); 5] = [
+    let plain: [fn(&mut Settings); 6] = [
         |settings| settings.clock_millis.fill(0),
         |settings| settings.drift_ppm.fill(0),
         |settings| settings.latency_micros = (1_000, 1_000),
         |settings| settings.disk_micros = (100, 1_000),
         |settings| settings.heartbeat_millis = 40,
+        |settings| settings.founder_only = false,
     ];
     for simplify in plain {
         let mut candidate = best.clone();
