@@ -255,6 +255,7 @@ impl<E: Env> Node<E> {
             heard: server::LeaderHeard::default(),
             candidacy: Candidacy::new(raft.clone(), options.id, identity.directory),
             copy_lines: std::sync::Mutex::default(),
+            first_move: std::sync::Mutex::default(),
             expected_by: tokio::sync::watch::channel(None).0,
             identity,
             raft,

@@ -22,6 +22,8 @@
 //!
 //! An address that refuses connections, or at which another node answers, is free. One that does not answer at all may
 //! belong to a process that is cut off: a node waits [`GONE_LIMIT`] for it, a leader [`ALIVE_LIMIT`] after its last answer.
+//! A leader that the member has not answered yet waits as long after it is first asked: it may have been elected a moment
+//! ago, and no connection leads to the member yet.
 //!
 //! Limits: a copy that starts while its original does not run is the node. If the original then returns, the leader refuses
 //! it, or the original finds its place taken (see `removed`); in between, both may vote. The same holds for a copy that was
@@ -39,6 +41,7 @@ use openraft::{AsyncRuntime, Instant};
 use openraft_rt::Select2;
 
 use super::members::answered;
+use super::propose::term;
 use super::{Node, RunError, Running};
 use crate::env::{Env, rt};
 use crate::raft::network::CallError;
@@ -176,6 +179,7 @@ impl<E: Env> Node<E> {
         peer: &Peer,
         known: Option<&Peer>,
     ) -> Option<Response<E>> {
+        let first_asked = first_asked(running);
         let new = async {
             if node == self.id() {
                 self.look_from_elsewhere(running, peer).await
@@ -220,11 +224,11 @@ impl<E: Env> Node<E> {
             }
             Found::Member(_) | Found::Other(_) => None,
             Found::Silence(reason) => {
-                let last = answered(running, node)?;
+                let last = answered(running, node).unwrap_or(first_asked);
                 let silent = rt::now::<E>().saturating_duration_since(last);
                 (silent < ALIVE_LIMIT).then(|| {
                     Response::Unavailable(format!(
-                        "node {node} answered at {} until {} ms ago, and may be alive there: {reason}",
+                        "node {node} may be alive at {}, where it has not answered for {} ms: {reason}",
                         former.raft,
                         silent.as_millis()
                     ))
@@ -340,6 +344,15 @@ impl<E: Env> Node<E> {
             && peer.directory == running.identity.directory
             && peer.raft != self.inner.options.raft_addr
     }
+}
+
+/// When this leader was first asked, in its term, to note an address.
+fn first_asked<E: Env>(running: &Running<E>) -> rt::Instant<E> {
+    let (term, now) = (term(running), rt::now::<E>());
+    let mut first = running.first_move.lock().unwrap_or_else(PoisonError::into_inner);
+    let (_, at) = *first.filter(|(asked, _)| *asked == term).get_or_insert((term, now));
+    *first = Some((term, at));
+    at
 }
 
 /// What a process on a copy is told.

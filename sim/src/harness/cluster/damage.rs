@@ -52,6 +52,12 @@ impl Cluster {
         self.world.net().exhaust(&host(id));
     }
 
+    /// Whether node `id` has no file descriptor left.
+    #[must_use]
+    pub fn is_exhausted(&self, id: NodeId) -> bool {
+        self.lock().exhausted.any(id)
+    }
+
     /// Undoes one [`begin_exhausted`](Self::begin_exhausted).
     pub fn end_exhausted(&self, id: NodeId) {
         let is_last = {

@@ -27,6 +27,10 @@ const COPY_LIMIT: Duration = Duration::from_secs(5);
 /// How long a copy runs that does not reach its original: less than a node waits until it takes such an original for gone.
 const UNSEEN_LIMIT: Duration = Duration::from_secs(4);
 
+/// How long a copy runs whose original has no file descriptors. Less than a new leader waits until it takes a member that
+/// accepts no connection for gone.
+const SILENT_LIMIT: Duration = Duration::from_millis(2_500);
+
 /// How long a leader is down that is killed as a copy starts: the copy would stand for election meanwhile, and another node
 /// leads when the copy asks again.
 const LEADER_DOWN_MILLIS: u64 = 1_000;
@@ -129,12 +133,14 @@ impl Stage {
     async fn watch_copy(&self, copy: &Copy, unseen: bool) {
         let id = copy.id();
         let limit = if unseen { UNSEEN_LIMIT } else { COPY_LIMIT };
-        let deadline = rt::now::<SimEnv>() + limit;
+        let begun = rt::now::<SimEnv>();
+        let deadline = begun + limit;
         while copy.ended().is_none()
             && self.cluster.is_guarded(copy)
             && rt::now::<SimEnv>() < deadline
             && !self.is_over()
             && (!unseen || self.cluster.is_well_connected(id))
+            && (!self.cluster.is_exhausted(id) || rt::now::<SimEnv>() < begun + SILENT_LIMIT)
         {
             rt::sleep::<SimEnv>(COPY_LOOK_INTERVAL).await;
         }
