@@ -23,8 +23,13 @@ const RESOLVED: Duration = Duration::from_secs(8);
 /// be judged: a node looks up the names of new members at once.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How long an otherwise undisturbed cluster may be without a leader after the old one died.
+/// How long an otherwise undisturbed cluster may be without a leader after the old one died, at
+/// least. A cluster with long heartbeats may take [`ELECTION_TIMEOUTS`] instead.
 const ELECTION_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest election timeouts in which a leader is elected: the first one, and several elections that
+/// no candidate wins.
+const ELECTION_TIMEOUTS: u32 = 8;
 
 /// Pause between two looks at the cluster.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -70,12 +75,14 @@ impl Stage {
     /// Reports a violation if no node leads after `victim`, unless something else is wrong too.
     async fn expect_election(&self, victim: NodeId) {
         let lives = self.cluster.lives();
-        let undisturbed = self.is_undisturbed_for(ELECTION_LIMIT, Some(victim)).await;
+        let timeout = self.cluster.raft_options().election_timeout_max;
+        let limit = ELECTION_LIMIT.max(timeout * ELECTION_TIMEOUTS);
+        let undisturbed = self.is_undisturbed_for(limit, Some(victim)).await;
         let elected = self.cluster.leader().is_some();
         self.cluster.watch().coverage().reach(Site::NamelessElection, elected);
         if undisturbed && !elected && self.cluster.lives() == lives {
             let what = format!(
-                "names: {ELECTION_LIMIT:?} after node {victim} died, nobody leads while names do not resolve{}",
+                "names: {limit:?} after node {victim} died, nobody leads while names do not resolve{}",
                 self.cluster.beliefs()
             );
             self.cluster.watch().report(Violation::liveness(what));
