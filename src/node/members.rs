@@ -153,7 +153,13 @@ impl<E: Env> Node<E> {
                 match self.ask_for_change(running, request, left()).await {
                     // Nobody will tell a removed node of its removal: it can only believe it.
                     Response::Done if itself => return Ok(()),
-                    Response::Done => continue,
+                    // This node looks for itself, so that who asks it next finds the change made. It
+                    // may look in vain: another change may have removed it, and then no leader sends it
+                    // what was committed.
+                    Response::Done => {
+                        error = MemberError::Unknown;
+                        continue;
+                    }
                     // The leader waited already for as long as there was hope. But a refusal does not tell what
                     // became of an earlier attempt.
                     Response::Refused(reason) | Response::Unavailable(reason)

@@ -184,7 +184,14 @@ impl Theme {
         if !self.all_on && long.is_none() && rng.random_range(0..LARGE_EVERY) == 0 {
             enlarge(&mut rng, &mut settings, &mut clients);
         }
-        settings.founder_only = rng.random_bool(0.5);
+        // A node that waits for the founder alone does not find it after it moved.
+        let moves = |planned: &Planned| {
+            matches!(
+                planned.fault,
+                Fault::Move { .. } | Fault::Swap { .. } | Fault::Misplace { .. }
+            )
+        };
+        settings.founder_only = rng.random_bool(0.5) && !faults.iter().any(moves);
         Schedule { scenario: self.name.to_owned(), seed, settings, faults, clients }
     }
 
