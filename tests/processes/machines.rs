@@ -208,12 +208,12 @@ fn an_election_succeeds_while_no_name_resolves() {
     }
     cluster.wait_until_whole();
     assert!(names.questions() > 0, "the nodes ask another name service");
-    names.set_silent(true);
     let leader = cluster.leader();
-    let follower = cluster.follower();
+    let http = cluster.follower().http;
     let create = |name: &str| Request::post("/create_topic", &json!({ "name": name }));
-    create("before").ask(follower.http).expect(201);
-    let http = follower.http;
+    create("before").ask(http).expect(201);
+    names.set_silent(true);
+    create("meanwhile").ask(http).expect(201);
     cluster.kill(leader);
     let mut number = 0;
     wait_for("a write succeeds", || {
