@@ -135,16 +135,19 @@ impl Stage {
         let limit = if unseen { UNSEEN_LIMIT } else { COPY_LIMIT };
         let begun = rt::now::<SimEnv>();
         let deadline = begun + limit;
+        let mut silent = self.cluster.is_exhausted(id);
         while copy.ended().is_none()
             && self.cluster.is_guarded(copy)
             && rt::now::<SimEnv>() < deadline
             && !self.is_over()
             && (!unseen || self.cluster.is_well_connected(id))
-            && (!self.cluster.is_exhausted(id) || rt::now::<SimEnv>() < begun + SILENT_LIMIT)
+            && (!silent || rt::now::<SimEnv>() < begun + SILENT_LIMIT)
         {
             rt::sleep::<SimEnv>(COPY_LOOK_INTERVAL).await;
+            silent |= self.cluster.is_exhausted(id);
         }
-        if unseen || !self.cluster.is_guarded(copy) {
+        // An original that accepts no connection tells the copy nothing. The leader may.
+        if unseen || silent || !self.cluster.is_guarded(copy) {
             return;
         }
         let guilty = match copy.ended() {
