@@ -19,7 +19,11 @@ use super::log::Log;
 /// openraft logs every vote at `info`, and every attempt to reach a dead peer at `warn`: 27 lines a
 /// second. `yakt` reports such a peer itself, rarely. `raft_inner` logs an error for every request
 /// to a Raft that has stopped: 40 a second. The node itself says why it stopped.
-const LOG_FILTER: &str = "warn,openraft=error,openraft::raft::raft_inner=off,yakt=info";
+///
+/// `management` does so for each change of members that Raft refuses: 80 a second while nodes that
+/// moved ask a leader that hands over. Each such error goes to the node that asked.
+const LOG_FILTER: &str = "warn,openraft=error,openraft::raft::raft_inner=off,\
+    openraft::raft::api::management=off,yakt=info";
 
 /// Run one node of a cluster.
 ///

@@ -34,7 +34,7 @@ pub(super) fn count(world: World, watch: Watch) -> DefaultGuard {
 fn is_written(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let is_of = |name: &str| target == name || target.starts_with(&format!("{name}::"));
-    if is_of("openraft::raft::raft_inner") {
+    if is_of("openraft::raft::raft_inner") || is_of("openraft::raft::api::management") {
         return false;
     }
     let most = if is_of("yakt") {

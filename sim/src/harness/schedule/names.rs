@@ -58,7 +58,9 @@ impl Stage {
             self.cluster.hold(leader);
             self.cluster.kill(leader);
             victim = Some(leader);
-            if is_judged {
+            // A node that starts during the outage knows no address.
+            let survivors = before.into_iter().filter(|(id, _)| *id != leader);
+            if is_judged && self.cluster.lives() == survivors.collect() {
                 self.expect_election(leader).await;
             }
         }
