@@ -241,12 +241,20 @@ impl Stage {
             others.flat_map(|other| [(host(id), other.clone()), (other, host(id))]).collect();
         self.begin_slow_disk(id, latency);
         self.slow(&links, latency, length).await;
-        self.end_slow_disk(id);
+        self.outlast_slow_disk(id, latency).await;
     }
 
     async fn slow_disk(&self, id: NodeId, latency: u64, length: u64) {
         self.begin_slow_disk(id, latency);
         self.last(length).await;
+        self.outlast_slow_disk(id, latency).await;
+    }
+
+    /// Mends the disk, and waits for the accesses that were under way: they take as long as the disk
+    /// took when they began. The node may stand still until then, and a leader lose its term.
+    async fn outlast_slow_disk(&self, id: NodeId, latency: u64) {
+        self.world().disk(&host(id)).set_latency(micros(self.settings.disk_micros));
+        rt::sleep::<SimEnv>(around(latency).end).await;
         self.end_slow_disk(id);
     }
 
