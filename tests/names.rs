@@ -220,8 +220,8 @@ fn a_name_that_was_prepared_resolves_without_the_name_service() {
     });
 }
 
-/// A name that did not resolve was left alone for as long as one that did. Names that failed again half
-/// a minute later were not known then.
+/// A failed lookup was repeated no sooner than a successful one, after 30 s. If an outage began before
+/// that, the address stayed unknown.
 #[test]
 fn a_name_that_did_not_resolve_is_prepared_again_soon() {
     play(|env, _| async move {

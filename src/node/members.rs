@@ -153,9 +153,9 @@ impl<E: Env> Node<E> {
                 match self.ask_for_change(running, request, left()).await {
                     // Nobody will tell a removed node of its removal: it can only believe it.
                     Response::Done if itself => return Ok(()),
-                    // This node looks for itself, so that who asks it next finds the change made. It
-                    // may look in vain: another change may have removed it, and then no leader sends it
-                    // what was committed.
+                    // This node waits until it has applied the change, so that its next answer shows
+                    // it. If another change has removed this node, no leader sends it the entries,
+                    // and the outcome stays unknown here.
                     Response::Done => {
                         error = MemberError::Unknown;
                         continue;

@@ -134,7 +134,8 @@ struct Running<E: Env> {
     candidacy: Candidacy<E>,
     /// Lines about a copy of this node's directory.
     copy_lines: std::sync::Mutex<Quiet<rt::Instant<E>>>,
-    /// The last term in which this node, as leader, was asked to note an address, and when it first was.
+    /// The last term in which this node led and was asked to note an address, and the time of the
+    /// first such request.
     first_move: std::sync::Mutex<Option<(crate::raft::Term, rt::Instant<E>)>>,
     /// Another cluster that expects this node: see [`founding`].
     expected_by: watch::Sender<Option<Uuid>>,

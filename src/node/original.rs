@@ -22,8 +22,8 @@
 //!
 //! An address that refuses connections, or at which another node answers, is free. One that does not answer at all may
 //! belong to a process that is cut off: a node waits [`GONE_LIMIT`] for it, a leader [`ALIVE_LIMIT`] after its last answer.
-//! A leader that the member has not answered yet waits as long after it is first asked: it may have been elected a moment
-//! ago, and no connection leads to the member yet.
+//! A leader that was just elected may have no answer from the member yet. It waits [`ALIVE_LIMIT`] from
+//! the first request to note an address in its term.
 //!
 //! Limits: a copy that starts while its original does not run is the node. If the original then returns, the leader refuses
 //! it, or the original finds its place taken (see `removed`); in between, both may vote. The same holds for a copy that was
@@ -350,9 +350,13 @@ impl<E: Env> Node<E> {
 fn first_asked<E: Env>(running: &Running<E>) -> rt::Instant<E> {
     let (term, now) = (term(running), rt::now::<E>());
     let mut first = running.first_move.lock().unwrap_or_else(PoisonError::into_inner);
-    let (_, at) = *first.filter(|(asked, _)| *asked == term).get_or_insert((term, now));
-    *first = Some((term, at));
-    at
+    match *first {
+        Some((asked, at)) if asked == term => at,
+        _ => {
+            *first = Some((term, now));
+            now
+        }
+    }
 }
 
 /// What a process on a copy is told.

@@ -27,8 +27,8 @@ const NAME_AGE_MAX: Duration = Duration::from_secs(30);
 impl<E: Env> Node<E> {
     /// Looks up members' names before they are needed, and asks unreachable members whether they
     /// are back. Otherwise a node that has no other reason to call them would take them for
-    /// unreachable for ever. A change of the members begins a round at once: the next moment may be
-    /// the one in which the leader and the name service fail.
+    /// unreachable for ever. A change of the members ends the pause between two rounds: the leader and
+    /// the name service may fail soon after it.
     pub(super) async fn watch_peers(&self, running: &Running<E>) -> Infallible {
         let network = &running.network;
         loop {

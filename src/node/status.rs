@@ -43,9 +43,9 @@ pub struct MemberStatus {
     pub http: String,
     /// What it does. Only its own candidacy is known to a node.
     pub role: Role,
-    /// Whether the cluster counts on its vote. While a change of members is half-way, two majorities decide (Raft §6); a
-    /// member that votes in one of them only is not a voter yet, or no longer: should another member fail now, its vote
-    /// cannot help the other majority.
+    /// Whether the cluster counts on its vote. During a change of members, the majorities of both the
+    /// old and the new configuration decide (Raft §6). A member that votes in only one of them is not
+    /// shown as a voter: its vote cannot replace a failed one in the other.
     pub voter: bool,
     /// The last log index that it is known to hold; a leader knows this of everyone, others of themselves.
     pub matched: Option<u64>,
@@ -177,8 +177,8 @@ mod tests {
 
     use super::*;
 
-    /// The story: a test waited until all nodes showed three voters, and killed one. The change was half-way, so the dead
-    /// node was one of the two whose majority decided, too: nobody could win an election without it.
+    /// A test waited until all nodes showed three voters, and killed one. The old configuration, two
+    /// voters with the dead one among them, still decided too, so no election succeeded.
     #[test]
     fn a_member_that_a_change_makes_a_voter_is_none_before_its_end() {
         let shown = |configs: Vec<BTreeSet<NodeId>>| -> Vec<NodeId> {

@@ -193,8 +193,8 @@ fn a_follower_that_does_not_reach_its_leader_is_not_ready() {
     assert_eq!(cluster.node(follower).status("/get_active_brokers"), 200);
 }
 
-/// Open connections went on, so writes did. When the leader died, nobody could be elected until
-/// names resolved again, and every node had grown from 4 threads to 300 by then.
+/// Writes went on over open connections. When the leader died, no election succeeded until names
+/// resolved again, and every node grew from 4 threads to 300 meanwhile.
 #[test]
 #[cfg(target_os = "linux")]
 #[ignore = "needs root: see the module"]

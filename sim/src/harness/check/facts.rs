@@ -21,7 +21,7 @@ pub struct Members {
 }
 
 impl Members {
-    /// Those of a membership in a log.
+    /// The members and voters of a membership entry in a log.
     #[must_use]
     pub fn of(membership: &openraft::Membership<NodeId, yakt::raft::Peer>) -> Self {
         let votes = |id: &NodeId| membership.get_joint_config().iter().all(|set| set.contains(id));

@@ -12,7 +12,7 @@ use yakt::raft::{EntryId, NodeId};
 /// backs off from a peer, a snapshot.
 pub const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
-/// What a running node shows of itself, and its users therefore know, too.
+/// The status of a running node, as its users see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// Its id.

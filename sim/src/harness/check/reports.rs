@@ -111,8 +111,8 @@ fn judge_metrics(text: &str, exchange: &Exchange, until: u64, facts: &Facts) -> 
     Ok(())
 }
 
-/// Judges the members that a node shows while these are in its log. The harness looks at every change
-/// of them, which clients seldom do.
+/// Compares the members that a node shows with the membership in its log. The harness calls this after
+/// every change; clients seldom look at that moment.
 ///
 /// # Errors
 ///

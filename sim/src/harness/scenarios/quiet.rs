@@ -41,8 +41,8 @@ const ANSWER_SLACK: Duration = Duration::from_millis(500);
 /// drift by 0.3, and a cluster that is ahead of its clocks slews by 0.5.
 const TIME_ERROR_PER_MILLE: u32 = 10;
 
-/// The largest further difference: the documented resolution of cluster time, 1 s, and a tick that is
-/// under way. Not the code's own constant, which may be wrong.
+/// Further tolerance: the documented resolution of cluster time, 1 s, and a tick that is under way. It
+/// is not the code's own constant, which may be wrong.
 const TIME_SLACK: Duration = Duration::from_millis(1_200);
 
 /// Election timeouts for which a follower is away: time for several elections that it cannot win.

@@ -27,8 +27,8 @@ const COPY_LIMIT: Duration = Duration::from_secs(5);
 /// How long a copy runs that does not reach its original: less than a node waits until it takes such an original for gone.
 const UNSEEN_LIMIT: Duration = Duration::from_secs(4);
 
-/// How long a copy runs whose original has no file descriptors. Less than a new leader waits until it takes a member that
-/// accepts no connection for gone.
+/// How long a copy runs while its original has no file descriptors. A new leader gives an original
+/// that accepts no connection 3 s, and admits the copy then.
 const SILENT_LIMIT: Duration = Duration::from_millis(2_500);
 
 /// How long a leader is down that is killed as a copy starts: the copy would stand for election meanwhile, and another node
@@ -146,7 +146,7 @@ impl Stage {
             rt::sleep::<SimEnv>(COPY_LOOK_INTERVAL).await;
             silent |= self.cluster.is_exhausted(id);
         }
-        // An original that accepts no connection tells the copy nothing. The leader may.
+        // An original that accepts no connection cannot tell the copy that it is one. The leader can.
         if unseen || silent || !self.cluster.is_guarded(copy) {
             return;
         }

@@ -15,8 +15,8 @@ use crate::harness::Violation;
 use crate::harness::cluster::host;
 use crate::harness::coverage::Site;
 
-/// How long names must have resolved before the outage for its election to be judged: a node tries
-/// names again that did not resolve every 5 s.
+/// How long names must have resolved before the outage for its election to be judged. Every 5 s, a
+/// node looks up the names again that did not resolve.
 const RESOLVED: Duration = Duration::from_secs(8);
 
 /// How long a cluster with a leader must have been undisturbed before the outage for its election to
@@ -91,14 +91,17 @@ impl Stage {
         }
     }
 
-    /// Waits for `duration`. Stops earlier if something disturbs the nodes other than `victim`, if
-    /// a leader appears after `victim`, if there is none and no `victim` either, or if the run's time
-    /// is over. Returns whether the whole duration passed.
+    /// Waits for `duration`, and returns whether all of it passed. Stops earlier
+    ///
+    /// - if something disturbs the nodes other than `victim`;
+    /// - with a `victim`, if there is a leader again; without one, if there is no leader;
+    /// - if the run's time is over.
     async fn is_undisturbed_for(&self, duration: Duration, victim: Option<NodeId>) -> bool {
         let deadline = rt::now::<SimEnv>() + duration;
         while rt::now::<SimEnv>() < deadline {
-            let odd = victim.is_some() == self.cluster.leader().is_some();
-            if self.is_over() || odd || !self.cluster.is_undisturbed(victim) {
+            // A leader is expected before the kill, and ends the wait after it.
+            let is_as_before = victim.is_none() == self.cluster.leader().is_some();
+            if self.is_over() || !is_as_before || !self.cluster.is_undisturbed(victim) {
                 return false;
             }
             rt::sleep::<SimEnv>(LOOK_INTERVAL).await;
